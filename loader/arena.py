@@ -1,0 +1,278 @@
+"""Shared memory: one anonymous file, cut into slots that are lent, leased and reused.
+
+::
+
+    FREE ──lend()──▶ LENT ──lease()──▶ LEASED ──last view dies──▶ FREE
+                      │                                            │ one too many, or
+                      └──free()──▶ FREE                            ▼ far too large
+                                                                  COLD (no memory)
+
+*Lent*, one worker may write a slot; *leased*, the consumer has views of it; *free*, nobody
+touches it, but its memory stays warm, because touching new memory costs twenty times as
+much as reusing old; *cold*, its memory went back to the kernel. Slots are numbered from 1;
+slot 0 is the board where workers say what they are building.
+
+The file has no name, so that nothing is left when its last process ends, and it is not
+charged to ``/dev/shm``. One descriptor serves any number of batches: mappings are made with
+the C library's ``mmap``, because Python's own keeps a duplicate descriptor for each.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import struct
+import tempfile
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["BOARD", "BOARD_START", "HEADER", "Arena", "Slots", "raw"]
+
+BOARD = 0  # the slot of the claim board
+BOARD_START = 64  # bytes, behind the slot's header
+HEADER = struct.Struct("<qqqq")  # allocated bytes; body at, body size; buffers
+
+_MEMFD = (2**62, 2**40)  # bytes of the sparse file, bytes from slot to slot
+_ON_DISK = (2**43, 2**32)  # the same, as ext4 allows it
+_MOST_MAPPED = 1024  # slots mapped at once, of those that nobody views
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [
+    ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int,
+    ctypes.c_long,
+]  # fmt: skip
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_PUNCH = 0x01 | 0x02  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
+if hasattr(_libc, "fallocate"):
+    _libc.fallocate.argtypes = [
+        ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long,
+    ]  # fmt: skip
+
+
+def raw(array: Any) -> memoryview:
+    """The bytes of an array; numpy's type stubs call it no buffer before Python 3.12."""
+    return memoryview(array)
+
+
+class _Mapping:
+    """Mapped memory that lives as long as any array over it."""
+
+    __slots__ = ("__array_interface__", "__weakref__")
+
+    def __init__(self, fd: int, offset: int, size: int, *, private: bool) -> None:
+        sharing = mmap.MAP_PRIVATE if private else mmap.MAP_SHARED
+        protection = mmap.PROT_READ | mmap.PROT_WRITE
+        address = _libc.mmap(None, size, protection, sharing, fd, offset)
+        if address is None or address == ctypes.c_void_p(-1).value:
+            code = ctypes.get_errno()
+            raise MemoryError(
+                f"cannot map {size} bytes of shared memory: {os.strerror(code)}"
+            )
+        weakref.finalize(self, _libc.munmap, address, size).atexit = False
+        self.__array_interface__ = {
+            "data": (address, False),
+            "shape": (size,),
+            "typestr": "|u1",
+            "version": 3,
+        }
+
+
+class Arena:
+    """The file, as one process sees it.
+
+    Args:
+        fd: The file. Whoever made the arena closes it.
+        stride: Bytes from slot to slot: the largest batch there can be.
+    """
+
+    def __init__(self, fd: int, stride: int) -> None:
+        self.fd = fd
+        self.stride = stride
+        self._mapped: dict[int, NDArray[np.uint8]] = {}
+
+    @classmethod
+    def create(cls, *, anonymous: bool = hasattr(os, "memfd_create")) -> Arena:
+        """Make the file.
+
+        Args:
+            anonymous: True for memory, False for an unlinked file in the temporary
+                folder, where the system has no anonymous ones.
+        """
+        if anonymous:
+            size, stride = _MEMFD
+            fd = os.memfd_create("feedline", os.MFD_CLOEXEC)
+        else:
+            size, stride = _ON_DISK
+            with tempfile.TemporaryFile(prefix="feedline-") as file:
+                fd = os.dup(file.fileno())
+        try:
+            os.ftruncate(fd, size)
+        except BaseException:
+            os.close(fd)
+            raise
+        return cls(fd, stride)
+
+    def view(self, slot: int, size: int) -> NDArray[np.uint8]:
+        """At least the first ``size`` bytes of a slot, shared with all processes."""
+        array = self._mapped.get(slot)
+        if array is None or len(array) < size:
+            if len(self._mapped) >= _MOST_MAPPED:
+                self._mapped.clear()
+            array = self._mapped[slot] = self._map(slot, size, private=False)
+        return array
+
+    def anchor(self, slot: int, size: int) -> NDArray[np.uint8]:
+        """An array over the slot that every array made from it keeps alive.
+
+        The base of an array over a part of another is whatever that other one lies over,
+        as far down as there are arrays. This one lies over no array.
+        """
+        return np.asarray(self.view(slot, size).base)
+
+    def private_view(self, slot: int, size: int) -> NDArray[np.uint8]:
+        """The first ``size`` bytes; what is written there stays in this process."""
+        return self._map(slot, size, private=True)
+
+    def board(self, cells: int) -> memoryview:
+        """The claim board: a signed 8-byte cell for each worker."""
+        whole = raw(self.view(BOARD, BOARD_START + cells * 8))
+        return whole[BOARD_START : BOARD_START + cells * 8].cast("q")
+
+    def forget(self, slot: int) -> None:
+        """Drop the mapping of a slot; arrays over it keep theirs."""
+        self._mapped.pop(slot, None)
+
+    def reserve(self, slot: int, size: int) -> NDArray[np.uint8]:
+        """Make sure that ``size`` bytes of a slot have memory behind them.
+
+        Writing to a hole when memory is short would end the process with SIGBUS.
+
+        Returns:
+            A view of them.
+
+        Raises:
+            MemoryError: There is no memory, or the batch is larger than a slot can be.
+        """
+        if size > self.stride:
+            raise MemoryError(f"a batch may have {self.stride} bytes, got {size}")
+        array = self.view(slot, size)
+        (allocated,) = struct.unpack_from("<q", raw(array))
+        if allocated < size:
+            size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+            try:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(
+                        self.fd, slot * self.stride + allocated, size - allocated
+                    )
+            except OSError as error:
+                raise MemoryError(
+                    f"no shared memory for a batch of {size} bytes: {error.strerror}"
+                ) from error
+            struct.pack_into("<q", raw(array), 0, size)
+        return array
+
+    def punch(self, slot: int) -> None:
+        """Give a slot's memory back to the kernel; it reads as zeros from then on."""
+        if hasattr(_libc, "fallocate"):
+            _libc.fallocate(self.fd, _PUNCH, slot * self.stride, self.stride)
+
+    def close(self) -> None:
+        """Close the descriptor; arrays over the memory stay valid."""
+        self._mapped.clear()
+        os.close(self.fd)
+
+    def _map(self, slot: int, size: int, *, private: bool) -> NDArray[np.uint8]:
+        # A power of two, so that growing batches are mapped anew a few times at most.
+        room = max(mmap.ALLOCATIONGRANULARITY, 1 << (size - 1).bit_length())
+        mapping = _Mapping(
+            self.fd, slot * self.stride, min(room, self.stride), private=private
+        )
+        return np.asarray(mapping)
+
+
+class _Lease(weakref.ref[Any]):
+    """Watches the object that every view of a slot keeps alive."""
+
+    __slots__ = ("size", "slot")
+
+    slot: int
+    size: int
+
+
+class Slots:
+    """Who has which slot: the parent's side of the arena.
+
+    Args:
+        arena: Where they lie.
+        spare: How many free slots keep their memory.
+    """
+
+    # The kernel maps no more than 65,530 areas for one process, by default.
+    MOST_LEASED = 16384
+
+    def __init__(self, arena: Arena, spare: int) -> None:
+        self.arena = arena
+        self._spare = spare
+        self._made = BOARD
+        self._free: list[int] = []  # the warmest last
+        self._cold: list[int] = []
+        self._leases: dict[int, _Lease] = {}
+        self._returned: deque[_Lease] = deque()
+        self._held: dict[int, int] = {}  # slot -> bytes of memory behind it
+        self._typical = 0.0  # bytes of a batch; forgets slowly
+
+    @property
+    def leased(self) -> int:
+        """How many slots the consumer has views of."""
+        return len(self._leases) - len(self._returned)
+
+    def lend(self) -> int:
+        """Take a slot for one writer."""
+        self._reclaim()
+        for shelf in (self._free, self._cold):
+            if shelf:
+                return shelf.pop()
+        self._made += 1
+        return self._made
+
+    def lease(self, slot: int, size: int, anchor: object) -> None:
+        """Keep a lent slot until ``anchor`` dies, and then take it back."""
+        # Runs wherever the last view dies: in any thread, between any two bytecodes,
+        # perhaps while this very object is busy. An append is safe there, a lock is not.
+        lease = _Lease(anchor, self._returned.append)
+        lease.slot, lease.size = slot, size
+        self._leases[slot] = lease
+
+    def free(self, slot: int, size: int = 0) -> None:
+        """Take a lent slot back. ``size`` is what was written, where it is known."""
+        self._typical = max(float(size), self._typical * 0.97)
+        self._held[slot] = max(size, self._held.get(slot, 0))
+        self._free.append(slot)
+        # The coldest goes if there are too many or if it is far too large by now: one
+        # giant batch, or many that were kept and released, must not hold memory for ever.
+        coldest = self._free[0]
+        too_large = self._held[coldest] > 4 * self._typical + 2**20
+        if len(self._free) > self._spare or too_large:
+            del self._free[0]
+            self.retire(coldest)
+            self._cold.append(coldest)
+
+    def retire(self, slot: int) -> None:
+        """Give the memory of a slot back; without :meth:`free`, it is not used again."""
+        self._held.pop(slot, None)
+        self.arena.forget(slot)
+        self.arena.punch(slot)
+
+    def _reclaim(self) -> None:
+        while self._returned:
+            lease = self._returned.popleft()
+            del self._leases[lease.slot]
+            self.free(lease.slot, lease.size)

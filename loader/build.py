@@ -1,0 +1,90 @@
+"""One batch, built: its random state, its retries, and what its exceptions become.
+
+Every pool builds through here, so that a batch does not depend on who built it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .seeding import WorkerInfo, building, rekey_globals
+
+if TYPE_CHECKING:
+    from .records import Order, Task
+
+__all__ = ["Built", "Recipe"]
+
+_END_SIGNS = (StopIteration, StopAsyncIteration, GeneratorExit)
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What came of one order.
+
+    Attributes:
+        batch: What ``__getitem__`` returned; None if it raised.
+        error: What it raised; None if it returned.
+        retries: How often it was tried again.
+    """
+
+    batch: Any
+    error: BaseException | None
+    retries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How batches of one loader are built.
+
+    Attributes:
+        seed: Of the loader.
+        num_workers: What :class:`~feedline.seeding.WorkerInfo` tells.
+        retries: How often a batch that raises an ``Exception`` is tried again.
+        rekey: Whether the global generators are set for each batch. Not in threads,
+            which share them.
+    """
+
+    seed: int
+    num_workers: int
+    retries: int
+    rekey: bool
+
+    def build(self, dataset: Any, order: Order | Task, worker: int) -> Built:
+        """Build one batch.
+
+        Every attempt begins with the same random state.
+
+        Raises:
+            SystemExit: ``__getitem__`` did. It means the end of whoever builds, and each
+                pool decides what that is.
+        """
+        attempt = 0
+        while True:
+            info = WorkerInfo(
+                worker, self.num_workers, self.seed, order.epoch, order.index
+            )
+            if self.rekey:
+                rekey_globals(info.seed)
+            try:
+                with building(info):
+                    return Built(dataset[order.index], None, attempt)
+            except SystemExit:
+                raise
+            except _END_SIGNS as error:
+                # Raised on from a generator, these would read as the end of the epoch.
+                wrong = RuntimeError(
+                    f"__getitem__({order.index}) raised {type(error).__name__}; an epoch "
+                    "ends after num_batches batches, not by an exception"
+                )
+                wrong.__cause__ = error
+                return Built(None, wrong, attempt)
+            except BaseException as error:  # noqa: BLE001 - it is the user's, and raised
+                # where the batch belongs
+                if attempt < self.retries and isinstance(error, Exception):
+                    attempt += 1
+                    continue
+                error.add_note(
+                    f"Raised by __getitem__({order.index}) in epoch {order.epoch}"
+                )
+                return Built(None, error, attempt)

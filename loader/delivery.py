@@ -1,0 +1,94 @@
+"""Puts completions back into order and keeps the bound. Pure: no thread, no clock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .records import Completion
+
+__all__ = ["Delivery"]
+
+
+class Delivery:
+    """The orders of one epoch that are on their way or ready.
+
+    Args:
+        limit: Most orders outstanding: asked for and not yet delivered.
+        in_order: True delivers in the order of asking, False in that of completion.
+        max_bytes: Most bytes outstanding; None for no such bound. What is not built yet
+            is taken to be as large as the largest seen. One order is always allowed.
+
+    >>> from feedline.records import Completion
+    >>> delivery = Delivery(limit=2, in_order=True)
+    >>> delivery.issue(7), delivery.issue(8)
+    (None, None)
+    >>> delivery.complete(Completion(8))
+    >>> delivery.pop() is None
+    True
+    >>> delivery.complete(Completion(7))
+    >>> delivery.pop().ticket, delivery.pop().ticket
+    (7, 8)
+    """
+
+    def __init__(
+        self, limit: int, *, in_order: bool, max_bytes: int | None = None
+    ) -> None:
+        self._limit = limit
+        self._in_order = in_order
+        self._max_bytes = max_bytes
+        self._outstanding: dict[int, None] = {}  # tickets, oldest first
+        self._ready: dict[int, Completion] = {}  # first completed first
+        self._ready_bytes = 0
+        self._largest: int | None = None  # bytes, of any batch so far
+
+    @property
+    def outstanding(self) -> list[int]:
+        """Tickets asked for and not delivered, oldest first."""
+        return list(self._outstanding)
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything that was asked for has been delivered."""
+        return not self._outstanding
+
+    @property
+    def room(self) -> int:
+        """How many orders may be issued now."""
+        free = self._limit - len(self._outstanding)
+        if self._max_bytes is None or free <= 0:
+            return free
+        if not self._outstanding:
+            return 1
+        if not self._largest:
+            # Sizes are not known before the first answer; ones without size never are.
+            return 0 if self._largest is None else free
+        building = len(self._outstanding) - len(self._ready)
+        left = self._max_bytes - self._ready_bytes - building * self._largest
+        return min(free, max(0, left // self._largest))
+
+    def issue(self, ticket: int) -> None:
+        """Take a ticket into account that is being asked for."""
+        self._outstanding[ticket] = None
+
+    def complete(self, completion: Completion) -> None:
+        """File an answer; one that nobody waits for (any more) is dropped."""
+        if (
+            completion.ticket not in self._outstanding
+            or completion.ticket in self._ready
+        ):
+            return
+        self._ready[completion.ticket] = completion
+        self._ready_bytes += completion.size
+        self._largest = max(self._largest or 0, completion.size)
+
+    def pop(self) -> Completion | None:
+        """The completion to deliver next, or None while it is still being built."""
+        first = self._outstanding if self._in_order else self._ready
+        ticket = next(iter(first), None)
+        if ticket is None or ticket not in self._ready:
+            return None
+        del self._outstanding[ticket]
+        completion = self._ready.pop(ticket)
+        self._ready_bytes -= completion.size
+        return completion

@@ -1,0 +1,279 @@
+"""``Loader``: what the user iterates. Hooks, epochs, the pool, and its end."""
+
+from __future__ import annotations
+
+import secrets
+import warnings
+from itertools import count
+from typing import TYPE_CHECKING, Any, Self
+
+from .build import Recipe
+from .epoch import Epoch
+from .errors import LoaderBusyError, LoaderClosedError
+from .options import LoaderOptions, length_of
+from .plan import EpochPlan
+from .pool import InlinePool
+from .stats import Counts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+
+    from .options import OnError, StartMethod
+    from .pool import Pool
+    from .stats import LoaderStats
+
+__all__ = ["Loader"]
+
+
+class Loader:
+    """Builds the batches of a dataset ahead and delivers each exactly once, in order.
+
+    One pass over a loader is one epoch. Workers start with the first epoch and live until
+    the loader is closed.
+
+    Args:
+        dataset: A :class:`~feedline.PyDataset`, or any object with ``__getitem__`` and
+            ``__len__`` or ``num_batches``; its item is a whole batch.
+        workers: Threads or processes, 0 to 1024; 0 builds in the calling thread. None
+            takes the dataset's attribute of that name, or 1.
+        use_multiprocessing: True for processes, False for threads. None takes the
+            dataset's attribute, or False.
+        start_method: ``"fork"``, ``"forkserver"`` or ``"spawn"``; None takes fork where
+            there is one.
+        max_queue_size: Most batches in flight or ready, in all, 1 or more. None takes the
+            dataset's attribute, or 10.
+        max_bytes: Most bytes in flight or ready, as a number or as text like ``"2GB"``.
+            What is not built yet counts as much as the largest batch so far; one batch
+            is always allowed. None sets no such bound.
+        shuffle: Whether each epoch visits the batches in a random order of its own.
+        seed: 0 to 2**64 - 1. Decides the order and every batch's random state. None
+            draws a fresh one, which ``loader.seed`` tells.
+        in_order: False delivers each batch as soon as it is built.
+        timeout: Most seconds to wait for one batch, with threads or processes; None
+            waits for ever.
+        on_error: ``"raise"`` raises what ``__getitem__`` raised, where the batch belongs;
+            ``"skip"`` leaves the batch out and counts it.
+        retries: How often a batch that raises an ``Exception`` is tried again, 0 to 100.
+        worker_init_fn: Called with the worker's number, from 0, in each new worker.
+
+    Raises:
+        TypeError, ValueError: An option is wrong, or the dataset is none.
+
+    >>> from feedline import Loader
+    >>> with Loader([10, 20, 30], workers=2) as loader:
+    ...     list(loader)
+    [10, 20, 30]
+    """
+
+    # Whether process pools do without what only Linux has. Tests set it.
+    _portable = False
+
+    def __init__(
+        self,
+        dataset: Any,
+        *,
+        workers: int | None = None,
+        use_multiprocessing: bool | None = None,
+        start_method: StartMethod | None = None,
+        max_queue_size: int | None = None,
+        max_bytes: int | str | None = None,
+        shuffle: bool = False,
+        seed: int | None = None,
+        in_order: bool = True,
+        timeout: float | None = None,
+        on_error: OnError = "raise",
+        retries: int = 0,
+        worker_init_fn: Callable[[int], object] | None = None,
+    ) -> None:
+        self._pool: Pool | None = None
+        if isinstance(dataset, type):
+            raise TypeError(
+                f"dataset must be an object, got the class {dataset.__qualname__}; make "
+                f"one: {dataset.__qualname__}(...)"
+            )
+        if not hasattr(dataset, "__getitem__"):
+            raise TypeError(
+                "dataset must have __getitem__(index), which returns a batch, got "
+                f"{dataset!r}"
+            )
+
+        def chosen(value: Any, name: str, default: Any) -> Any:
+            return getattr(dataset, name, default) if value is None else value
+
+        options = LoaderOptions(
+            workers=chosen(workers, "workers", 1),
+            use_multiprocessing=chosen(
+                use_multiprocessing, "use_multiprocessing", False
+            ),
+            start_method=start_method,
+            max_queue_size=chosen(max_queue_size, "max_queue_size", 10),
+            max_bytes=max_bytes,  # type: ignore[arg-type]  # text becomes a number there
+            shuffle=shuffle,
+            seed=secrets.randbits(64) if seed is None else seed,
+            in_order=in_order,
+            timeout=timeout,
+            on_error=on_error,
+            retries=retries,
+            worker_init_fn=worker_init_fn,
+        )
+        if length_of(dataset) is None and options.shuffle:
+            raise ValueError(
+                "shuffle=True needs a dataset with an end, got num_batches=None"
+            )
+        self.dataset = dataset
+        self.options = options
+        self._epochs: list[Epoch] = []  # under way
+        self._counts = Counts()
+        self._tickets = count()
+        self._closed = False
+
+    @property
+    def seed(self) -> int:
+        """Behind the order and every batch's random state; give it again to repeat them."""
+        return self.options.seed
+
+    def __len__(self) -> int:
+        """Batches in one epoch.
+
+        Raises:
+            TypeError: The dataset has no end.
+        """
+        length = length_of(self.dataset)
+        if length is None:
+            raise TypeError("a dataset without end (num_batches=None) has no length")
+        return length
+
+    def __iter__(self) -> Iterator[Any]:
+        """Begin an epoch; its first batch is asked for by the first ``next()``.
+
+        ``on_epoch_begin`` runs before anything is built, ``on_epoch_end`` when the epoch
+        was consumed to its end. A ``break`` is fine: what was under way is dropped.
+
+        Raises:
+            LoaderClosedError: The loader was closed.
+        """
+        self._check_open()
+        return self._run()
+
+    def stats(self) -> LoaderStats:
+        """What this loader has done so far."""
+        return self._counts.picture(
+            workers=self.options.workers,
+            processes=self.options.processes,
+            deaths=0 if self._pool is None else self._pool.deaths,
+        )
+
+    def close(self) -> None:
+        """End all workers and give back what they used. Twice is once.
+
+        Batches that the consumer kept stay valid.
+        """
+        self._closed = True
+        if self._pool is not None:
+            self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        pool = getattr(self, "_pool", None)
+        if pool is not None and not self._closed and self.options.workers:
+            warnings.warn(
+                f"unclosed {self!r}; use it in a with statement, or call close()",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+
+    def __repr__(self) -> str:
+        options = self.options
+        kind = "processes" if options.processes else "threads"
+        how = f"workers={options.workers} {kind}" if options.workers else "inline"
+        return f"<Loader of {type(self.dataset).__qualname__}, {how}, seed={self.seed}>"
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LoaderClosedError("this loader was closed; make a new Loader")
+
+    def _run(self) -> Iterator[Any]:
+        self._check_open()
+        dataset, options = self.dataset, self.options
+        if self._pool is None:
+            self._pool = self._make_pool()
+        alone = not self._epochs
+        if alone:
+            self._pool.settle(options.timeout)
+        elif _has_hooks(dataset):
+            raise LoaderBusyError(
+                "an epoch of this loader is under way, and its dataset has hooks, which "
+                "belong to one epoch at a time; finish the other iterator or close() it"
+            )
+        number = self._counts.epochs
+        self._counts.epochs += 1
+        _call(dataset, "on_epoch_begin")
+        plan = EpochPlan(
+            length_of(dataset), shuffle=options.shuffle, seed=self.seed, epoch=number
+        )
+        if plan.length != 0:
+            self._pool.begin_epoch(alone=alone)
+            epoch = Epoch(
+                number, plan, self._pool, self._tickets, options, self._counts
+            )
+            self._epochs.append(epoch)
+            try:
+                yield from epoch.batches(self._epochs)
+            finally:
+                self._epochs.remove(epoch)
+        _call(dataset, "on_epoch_end")
+
+    def _make_pool(self) -> Pool:
+        options = self.options
+        recipe = Recipe(
+            seed=options.seed,
+            num_workers=options.workers,
+            retries=options.retries,
+            rekey=options.processes or not options.workers,
+        )
+        measure = options.max_bytes is not None
+        if not options.workers:
+            return InlinePool(self.dataset, recipe, measure=measure)
+        # Each pool is imported where it is used: threads need none of multiprocessing.
+        if options.processes:
+            from .process_pool import ProcessPool
+
+            return ProcessPool(self.dataset, recipe, options, portable=self._portable)
+        from .thread_pool import ThreadPool
+
+        return ThreadPool(
+            self.dataset,
+            recipe,
+            options.workers,
+            options.worker_init_fn,
+            measure=measure,
+        )
+
+
+def _has_hooks(dataset: Any) -> bool:
+    """Whether a hook would do anything: ``PyDataset``'s own, empty ones do not."""
+    from .dataset import PyDataset
+
+    for name in ("on_epoch_begin", "on_epoch_end"):
+        hook = getattr(type(dataset), name, None)
+        if hook is not None and hook is not getattr(PyDataset, name):
+            return True
+    return False
+
+
+def _call(dataset: Any, hook: str) -> None:
+    run = getattr(dataset, hook, None)
+    if run is not None:
+        run()

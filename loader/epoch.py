@@ -1,0 +1,164 @@
+"""One epoch: plan, pool, delivery, consumer."""
+
+from __future__ import annotations
+
+import logging
+import time
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from .delivery import Delivery
+from .errors import BatchTimeoutError, LoaderClosedError
+from .records import Order
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .options import LoaderOptions
+    from .plan import EpochPlan
+    from .pool import Pool
+    from .records import Completion
+    from .stats import Counts
+
+__all__ = ["Epoch"]
+
+_log = logging.getLogger(__name__)
+
+
+class Epoch:
+    """The batches of one epoch, on their way to the consumer.
+
+    Args:
+        number: Of the epoch, from 0.
+        plan: Which batch stands where.
+        pool: Who builds them.
+        tickets: Gives the number of each order; shared by all epochs of a loader.
+        options: The loader's.
+        counts: The loader's.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        plan: EpochPlan,
+        pool: Pool,
+        tickets: Iterator[int],
+        options: LoaderOptions,
+        counts: Counts,
+    ) -> None:
+        self.number = number
+        self._plan = plan
+        self._pool = pool
+        self._tickets = tickets
+        self._options = options
+        self._counts = counts
+        self._position = 0
+        self._indices: dict[int, int] = {}  # ticket -> index, while outstanding
+        self._delivery = Delivery(
+            options.max_queue_size,
+            in_order=options.in_order,
+            max_bytes=options.max_bytes,
+        )
+
+    def file(self, completion: Completion) -> None:
+        """Take an answer, if it is to an order of this epoch."""
+        if completion.ticket in self._indices:
+            self._counts.busy += completion.busy
+            self._counts.retries += completion.retries
+            self._delivery.complete(completion)
+
+    def batches(self, epochs: list[Epoch]) -> Iterator[Any]:
+        """Yield every batch of the plan.
+
+        Args:
+            epochs: All that are under way, this one included: the pool's answers may be
+                for any of them.
+
+        Raises:
+            Exception: What ``__getitem__`` raised, where its batch belongs.
+            BatchTimeoutError: A batch took longer than the timeout.
+            LoaderClosedError: The loader was closed in between.
+        """
+        mark = perf_counter_ns()
+        try:
+            while True:
+                asked = perf_counter_ns()
+                self._fill()
+                # No name may hold a batch here while the next is waited for: it would
+                # keep its slot of the arena.
+                completion = self._next(epochs)
+                now = perf_counter_ns()
+                self._counts.wait += now - asked
+                self._counts.elapsed += now - mark
+                mark = now
+                if completion is None:
+                    return
+                if not self._is_skipped(completion):
+                    self._counts.batches += 1
+                    batch = [completion.batch]
+                    del completion
+                    self._fill()
+                    yield batch.pop()
+        finally:
+            self._pool.abandon(set(self._indices))
+            self._indices.clear()
+
+    def _fill(self) -> None:
+        """Ask for as many batches as the bound allows."""
+        room = self._delivery.room
+        if self._plan.length is not None:
+            room = min(room, self._plan.length - self._position)
+        orders = []
+        for _ in range(room):
+            index = self._plan.index_at(self._position)
+            ticket = next(self._tickets)
+            self._position += 1
+            self._indices[ticket] = index
+            self._delivery.issue(ticket)
+            orders.append(Order(ticket, index, self.number))
+        if orders:
+            self._pool.submit(orders)
+
+    def _next(self, epochs: list[Epoch]) -> Completion | None:
+        """The next completion, or None at the end of the plan."""
+        timeout = self._options.timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            if self._pool.closed:
+                raise LoaderClosedError(
+                    "the loader was closed in the middle of an epoch; make a new Loader"
+                )
+            completion = self._delivery.pop()
+            if completion is not None or self._delivery.idle:
+                return completion
+            answers = self._pool.collect(deadline)
+            if not answers:
+                self._time_out()
+            for answer in answers:
+                for epoch in epochs:
+                    epoch.file(answer)
+            del answers
+            self._fill()
+
+    def _is_skipped(self, completion: Completion) -> bool:
+        """Whether the batch is left out; raises its error if it must not be."""
+        index = self._indices.pop(completion.ticket)
+        error = completion.error
+        if error is None:
+            return False
+        if self._options.on_error == "skip" and isinstance(error, Exception):
+            self._counts.skipped += 1
+            _log.warning(
+                "batch %d of epoch %d is left out: %r", index, self.number, error
+            )
+            return True
+        try:
+            raise error
+        finally:
+            del error, completion  # each would hold the other through the traceback
+
+    def _time_out(self) -> None:
+        oldest = self._delivery.outstanding[0]
+        where = self._pool.give_up(oldest)
+        assert self._options.timeout is not None
+        raise BatchTimeoutError(self._indices[oldest], self._options.timeout, where)

@@ -1,0 +1,229 @@
+"""Every way in which loading can fail, in one tree.
+
+::
+
+    LoaderError
+    ├── LoaderClosedError    iterated after close()                    (RuntimeError)
+    ├── LoaderBusyError      two epochs at once where hooks forbid it  (RuntimeError)
+    ├── LoaderForkedError    used in a forked copy of its process      (RuntimeError)
+    ├── BatchTimeoutError    a batch took longer than ``timeout``      (TimeoutError)
+    ├── BatchEncodingError   a batch cannot travel between processes   (TypeError)
+    ├── DatasetEncodingError the dataset cannot travel to its workers  (TypeError)
+    ├── WorkerStartError     a worker ended before it was ready        (RuntimeError)
+    ├── WorkerDiedError      a batch ended its worker again and again  (RuntimeError)
+    └── RemoteError          stands in for an exception that cannot travel
+
+What the user's own ``__getitem__`` raises is none of these: it arrives as itself.
+Each class also inherits the builtin that fits, so that a plain ``except`` keeps working.
+"""
+
+from __future__ import annotations
+
+import signal
+
+__all__ = [
+    "BatchEncodingError",
+    "BatchTimeoutError",
+    "DatasetEncodingError",
+    "LoaderBusyError",
+    "LoaderClosedError",
+    "LoaderError",
+    "LoaderForkedError",
+    "RemoteError",
+    "WorkerDiedError",
+    "WorkerStartError",
+]
+
+
+class LoaderError(Exception):
+    """Anything that feedline itself raises while it loads."""
+
+
+class LoaderClosedError(LoaderError, RuntimeError):
+    """The loader was closed, and was asked for batches."""
+
+
+class LoaderBusyError(LoaderError, RuntimeError):
+    """A second epoch was begun while hooks of the dataset belong to the first."""
+
+
+class LoaderForkedError(LoaderError, RuntimeError):
+    """The loader belongs to another process, of which this one is a forked copy."""
+
+
+class BatchTimeoutError(LoaderError, TimeoutError):
+    """The consumer waited longer than ``timeout`` for one batch.
+
+    Attributes:
+        index: Index of the batch that did not come.
+        seconds: The limit, in seconds.
+        where: Who was building it and where it stood, Python frames included;
+            "not started" if no worker had taken it yet.
+    """
+
+    def __init__(self, index: int, seconds: float, where: str) -> None:
+        super().__init__(index, seconds, where)
+        self.index = index
+        self.seconds = seconds
+        self.where = where
+
+    def __str__(self) -> str:
+        return (
+            f"batch {self.index} took longer than timeout={self.seconds!r} seconds; "
+            f"{self.where}"
+        )
+
+
+class BatchEncodingError(LoaderError, TypeError):
+    """A batch holds something that cannot be sent from a worker process.
+
+    Attributes:
+        index: Index of the batch.
+        path: Where inside the batch it sits, such as ``batch['x'][2]``.
+        reason: The type found there, and what refused it.
+    """
+
+    def __init__(self, index: int, path: str, reason: str) -> None:
+        super().__init__(index, path, reason)
+        self.index = index
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"batch {self.index} cannot be sent from its worker process: {self.path} is "
+            f"{self.reason}; return plain data, or load in threads "
+            "(use_multiprocessing=False)"
+        )
+
+
+class DatasetEncodingError(LoaderError, TypeError):
+    """The dataset holds something that cannot be sent to worker processes.
+
+    Attributes:
+        path: The attribute, such as ``dataset.lock``.
+        reason: The type found there, and what refused it.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"the dataset cannot be sent to worker processes: {self.path} is "
+            f"{self.reason}; open it inside __getitem__, leave it out in __getstate__, "
+            "or use start_method='fork', which copies the whole process"
+        )
+
+
+class WorkerStartError(LoaderError, RuntimeError):
+    """A worker process ended before it could take its first batch.
+
+    Attributes:
+        worker: Number of the worker, from 0.
+        exitcode: Exit code; negative is the number of the signal that ended it.
+        detail: What is known of the cause, and the way out.
+    """
+
+    def __init__(self, worker: int, exitcode: int, detail: str) -> None:
+        super().__init__(worker, exitcode, detail)
+        self.worker = worker
+        self.exitcode = exitcode
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return (
+            f"worker {self.worker} did not start: {describe_exit(self.exitcode)}; "
+            f"{self.detail}"
+        )
+
+
+class WorkerDiedError(LoaderError, RuntimeError):
+    """A batch ended every worker process that tried to build it.
+
+    Attributes:
+        index: Index of the batch.
+        worker: Number of the last worker that tried, from 0.
+        exitcode: Its exit code; negative is the number of the signal that ended it.
+        attempts: How many workers tried.
+        stack: The last worker's Python frames at the crash; empty if it left none.
+    """
+
+    def __init__(
+        self, index: int, worker: int, exitcode: int, attempts: int, stack: str = ""
+    ) -> None:
+        super().__init__(index, worker, exitcode, attempts, stack)
+        self.index = index
+        self.worker = worker
+        self.exitcode = exitcode
+        self.attempts = attempts
+        self.stack = stack
+
+    def __str__(self) -> str:
+        said = (
+            f"batch {self.index} ended its worker process {self.attempts} times, last "
+            f"worker {self.worker}: {describe_exit(self.exitcode)}; "
+            f"{likely_cause(self.exitcode)}"
+        )
+        return f"{said}\n{self.stack}" if self.stack else said
+
+
+class RemoteError(LoaderError):
+    """Stands in for an exception that could not be sent from its worker.
+
+    Attributes:
+        type_name: Qualified name of the original exception's class.
+        message: What it said.
+        trace: The worker's traceback, as text.
+    """
+
+    def __init__(self, type_name: str, message: str, trace: str = "") -> None:
+        super().__init__(type_name, message, trace)
+        self.type_name = type_name
+        self.message = message
+        self.trace = trace
+
+    def __str__(self) -> str:
+        said = f"{self.type_name}: {self.message}"
+        return f"{said}\n{self.trace}" if self.trace else said
+
+
+def describe_exit(exitcode: int) -> str:
+    """Say an exit code as a person would: ``killed by SIGKILL (signal 9)``.
+
+    Args:
+        exitcode: As ``multiprocessing.Process.exitcode`` gives it: negative is the
+            number of a signal.
+    """
+    if exitcode >= 0:
+        return f"it exited with code {exitcode}"
+    try:
+        name = signal.Signals(-exitcode).name
+    except ValueError:
+        name = "an unnamed signal"
+    return f"it was killed by {name} (signal {-exitcode})"
+
+
+def likely_cause(exitcode: int) -> str:
+    """Say what usually stands behind such an end, and what to do about it."""
+    if exitcode == -signal.SIGKILL:
+        return (
+            "most often the kernel's out-of-memory killer: lower workers, "
+            "max_queue_size or the batch size"
+        )
+    crashes = {
+        signal.SIGSEGV,
+        signal.SIGABRT,
+        signal.SIGBUS,
+        signal.SIGFPE,
+        signal.SIGILL,
+    }
+    if -exitcode in crashes:
+        return (
+            "a crash in compiled code: build that batch alone with workers=0 to see it"
+        )
+    if exitcode < 0:
+        return "something outside sent it that signal"
+    return "__getitem__ ended its process: look for sys.exit() or os._exit() in it"

@@ -1,0 +1,290 @@
+"""Objects to bytes: pickle, without the copies that plain pickle makes.
+
+Protocol 5 keeps large buffers out of the stream. Arrays and torch's CPU tensors are
+reduced here rather than by their own classes: strided ones too, without a detour through
+``bytes``. What plain pickle refuses (lambdas, classes of a function or a notebook) goes
+through cloudpickle, which carries code by value; that is the exception and never the hot
+path. Runs in workers and in the parent; keeps no state.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import pickle
+import sys
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    Place: TypeAlias = Callable[[int], NDArray[np.uint8]]
+
+__all__ = ["REFUSALS", "Pickled", "allocate", "find_refused", "pickled"]
+
+# What pickle and cloudpickle raise for something they cannot pickle.
+REFUSALS = (pickle.PicklingError, TypeError, AttributeError)
+
+_PLAIN_KINDS = "biufc"  # dtypes whose arrays export the buffer protocol as they are
+
+
+@dataclass(frozen=True, slots=True)
+class Pickled:
+    """An object as bytes.
+
+    Attributes:
+        body: The pickle stream.
+        buffers: What it left out, each contiguous, in the order in which
+            ``pickle.loads(body, buffers=...)`` wants it back.
+    """
+
+    body: memoryview
+    buffers: list[memoryview]
+
+
+def allocate(size: int) -> NDArray[np.uint8]:
+    """Room for ``size`` bytes on the heap."""
+    return np.empty(size, np.uint8)
+
+
+def pickled(
+    value: Any,
+    *,
+    smallest: int,
+    place: Place = allocate,
+    prefer_value: bool = False,
+    files: bool = False,
+) -> Pickled:
+    """Pickle ``value``.
+
+    Args:
+        value: Anything.
+        smallest: Buffers of at least this many bytes stay out of the stream.
+        place: Gives room for the one copy that a strided array needs.
+        prefer_value: Whether cloudpickle tries first, and plain pickle what that one
+            refuses: for a reader that may not have this process's ``__main__``.
+        files: Whether arrays mapped from a file travel as the file's name.
+
+    Raises:
+        PicklingError, TypeError, AttributeError: It cannot be pickled.
+        Exception: Whatever a ``__reduce__`` inside it raises.
+    """
+    first: Callable[[], type[_Reductions]] = _plain_pickler
+    second: Callable[[], type[_Reductions]] = _by_value_pickler
+    if prefer_value:
+        first, second = second, first
+    try:
+        return _dump(first(), value, smallest, place, files)
+    except REFUSALS:
+        return _dump(second(), value, smallest, place, files)
+
+
+def find_refused(value: Any, name: str) -> tuple[str, str]:
+    """Find what keeps ``value`` from being pickled.
+
+    Args:
+        value: Something that :func:`pickled` refuses.
+        name: What to call it, such as ``"batch"``.
+
+    Returns:
+        The path to the innermost refused part, and its type with the refusal.
+    """
+    path, seen = name, {id(value)}
+    while True:
+        refusal = _refusal(value)
+        for step, part in _parts(value):
+            if id(part) not in seen and _refusal(part) is not None:
+                seen.add(id(part))
+                path, value = path + step, part
+                break
+        else:
+            return path, f"of type {type(value).__qualname__!r} ({refusal})"
+
+
+class _Reductions:
+    """The reductions, for either pickler."""
+
+    def __init__(
+        self,
+        file: io.BytesIO,
+        keep: Callable[[pickle.PickleBuffer], bool],
+        place: Place,
+        files: bool,
+    ) -> None:
+        super().__init__(file, 5, buffer_callback=keep)  # type: ignore[call-arg]
+        self._place = place
+        self._files = files
+        torch = sys.modules.get("torch")
+        self._tensor = getattr(torch, "Tensor", None)
+
+    def reducer_override(self, value: Any) -> Any:
+        kind = type(value)
+        if self._files and kind in (np.ndarray, np.memmap):
+            by_name = _reduce_mapped_file(value)
+            if by_name is not None:
+                return by_name
+        if kind is np.ndarray:
+            return _reduce_array(value, self._place)
+        if kind is np.memmap:
+            return np.ndarray.view, (np.asarray(value), np.memmap)
+        if kind is self._tensor:
+            return _reduce_tensor(value, self._place)
+        above = getattr(super(), "reducer_override", None)
+        return NotImplemented if above is None else above(value)
+
+
+class _Pickler(_Reductions, pickle.Pickler):
+    pass
+
+
+def _plain_pickler() -> type[_Reductions]:
+    return _Pickler
+
+
+@cache
+def _by_value_pickler() -> type[_Reductions]:
+    import cloudpickle
+
+    class ByValuePickler(_Reductions, cloudpickle.Pickler):  # type: ignore[misc]
+        pass
+
+    return ByValuePickler
+
+
+def _dump(
+    pickler: type[_Reductions], value: Any, smallest: int, place: Place, files: bool
+) -> Pickled:
+    file = io.BytesIO()
+    buffers: list[memoryview] = []
+
+    def keep(buffer: pickle.PickleBuffer) -> bool:
+        raw = buffer.raw()
+        if raw.nbytes < smallest:
+            return True
+        buffers.append(raw)
+        return False
+
+    pickler(file, keep, place, files).dump(value)  # type: ignore[attr-defined]
+    return Pickled(file.getbuffer(), buffers)
+
+
+def _reduce_array(array: NDArray[Any], place: Place) -> Any:
+    dtype = array.dtype
+    if dtype.hasobject or not dtype.itemsize:
+        return NotImplemented
+    flags, order = array.flags, "C"
+    if flags.f_contiguous and not flags.c_contiguous:
+        order = "F"
+    elif not flags.c_contiguous:
+        copy = place(array.nbytes).view(dtype).reshape(array.shape)
+        np.copyto(copy, array)
+        copy.flags.writeable = flags.writeable
+        array = copy
+    if dtype.kind in _PLAIN_KINDS and dtype.isbuiltin == 1:
+        return np.ndarray, (array.shape, dtype.str, _buffer(array), 0, None, order)
+    flat = (array.T if order == "F" else array).reshape(-1).view(np.uint8)
+    return np.ndarray, (array.shape, dtype, _buffer(flat), 0, None, order)
+
+
+def _buffer(array: Any) -> pickle.PickleBuffer:
+    return pickle.PickleBuffer(array)
+
+
+def _reduce_mapped_file(array: NDArray[Any]) -> Any:
+    """The file behind a memory-mapped array and the place in it, if there is one."""
+    root: Any = array
+    while isinstance(root, np.ndarray) and not isinstance(root, np.memmap):
+        root = root.base
+    mapped = getattr(root, "_mmap", None)
+    if mapped is None or root.mode == "c" or not array.size:
+        return None
+    if root.filename is None or not os.path.exists(root.filename):
+        return None
+    if not (array.flags.c_contiguous or array.flags.f_contiguous):
+        return None
+    order: Literal["C", "F"] = "C" if array.flags.c_contiguous else "F"
+    mode = "r" if root.mode == "r" else "r+"
+    start = np.frombuffer(mapped, np.uint8).__array_interface__["data"][0]
+    inside = array.__array_interface__["data"][0] - start
+    offset = root.offset - root.offset % mmap.ALLOCATIONGRANULARITY + inside
+    place = os.fspath(root.filename), mode, offset
+    return _open_mapped_file, (*place, array.dtype, array.shape, order, type(array))
+
+
+def _open_mapped_file(
+    name: str,
+    mode: Literal["r", "r+"],
+    offset: int,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    order: Literal["C", "F"],
+    kind: type[NDArray[Any]],
+) -> NDArray[Any]:
+    array = np.memmap(name, dtype, mode, offset, shape, order)
+    return array if kind is np.memmap else np.asarray(array)
+
+
+def _reduce_tensor(tensor: Any, place: Place) -> Any:
+    import torch
+
+    if tensor.device.type != "cpu" or tensor.layout is not torch.strided:
+        return NotImplemented
+    if tensor.is_quantized or tensor.is_nested or type(tensor.data) is not torch.Tensor:
+        return NotImplemented
+    plain = tensor.detach().resolve_conj().resolve_neg()
+    # Any dense order of the axes (channels_last, a transpose) travels as it lies.
+    axes = sorted(range(plain.ndim), key=plain.stride, reverse=True)
+    dense = plain.permute(axes)
+    if not dense.is_contiguous():
+        axes = list(range(plain.ndim))
+        room = torch.from_numpy(place(plain.nbytes))
+        dense = room.view(plain.dtype).reshape(plain.shape).copy_(plain)
+    raw = dense.reshape(-1).view(torch.uint8).numpy() if dense.numel() else None
+    name = str(plain.dtype).removeprefix("torch.")
+    return _tensor, (raw, name, tuple(dense.shape), axes, tensor.requires_grad)
+
+
+def _tensor(
+    raw: NDArray[np.uint8] | None,
+    dtype: str,
+    shape: tuple[int, ...],
+    axes: list[int],
+    requires_grad: bool,
+) -> Any:
+    """Rebuild a tensor over the memory of ``raw``."""
+    import torch
+
+    kind = getattr(torch, dtype)
+    flat = (
+        torch.empty(0, dtype=kind) if raw is None else torch.from_numpy(raw).view(kind)
+    )
+    back = sorted(range(len(axes)), key=axes.__getitem__)
+    tensor = flat.reshape(shape).permute(back)
+    return tensor.requires_grad_() if requires_grad else tensor
+
+
+def _refusal(value: Any) -> str | None:
+    try:
+        pickled(value, smallest=1)
+    except Exception as error:  # noqa: BLE001 - any refusal is an answer here
+        return str(error)
+    return None
+
+
+def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    """What ``value`` is made of, each with the step that leads to it."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield f"[{key!r}]", part
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for number, part in enumerate(value):
+            yield f"[{number}]", part
+    for name, part in getattr(value, "__dict__", {}).items():
+        yield f".{name}", part

@@ -1,0 +1,162 @@
+"""What every pool promises, and the pool without workers.
+
+A pool builds what it is asked for and says when that is done. Order, the bound, hooks,
+seeds and counting live above it, once. Every call comes from the consumer's thread.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from .records import Completion
+from .seeding import kept_globals
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from .build import Recipe
+    from .records import Order
+
+__all__ = ["InlinePool", "Pool", "size_of"]
+
+
+class Pool(ABC):
+    """Builds batches.
+
+    The life of an epoch: ``settle``, then hooks may run; ``begin_epoch``; ``submit`` and
+    ``collect`` in turns; ``abandon`` where it ends early. ``close`` at any time.
+    """
+
+    deaths = 0  # workers that ended and were replaced
+    closed = False
+
+    @abstractmethod
+    def settle(self, timeout: float | None) -> None:
+        """Wait until no batch of an abandoned epoch is being built any more.
+
+        Args:
+            timeout: Seconds after which a worker that still builds one is given up;
+                None waits for ever.
+        """
+
+    @abstractmethod
+    def begin_epoch(self, *, alone: bool) -> None:
+        """Have workers, and show them the dataset as it is now.
+
+        Args:
+            alone: Whether no other epoch is under way.
+
+        Raises:
+            LoaderBusyError: One is, and the dataset has changed since.
+            DatasetEncodingError: It cannot be sent to them.
+            WorkerStartError: They end before they are ready.
+            Exception: Whatever ``worker_init_fn`` raises.
+        """
+
+    @abstractmethod
+    def submit(self, orders: Sequence[Order]) -> None:
+        """Ask for batches. Never waits."""
+
+    @abstractmethod
+    def collect(self, deadline: float | None) -> list[Completion]:
+        """Wait for answers.
+
+        Args:
+            deadline: ``time.monotonic()`` moment to give up at; None waits for ever.
+
+        Returns:
+            One or more, of any epoch, in the order in which they were finished; none if
+            the deadline came first.
+        """
+
+    @abstractmethod
+    def abandon(self, tickets: Collection[int]) -> None:
+        """Nobody wants these any more. What has not begun never will. Never waits."""
+
+    @abstractmethod
+    def give_up(self, ticket: int) -> str:
+        """Stop waiting for a batch that takes too long; part with its worker.
+
+        Returns:
+            Who was building it, and where it stood.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End all workers. Twice is once."""
+
+
+class InlinePool(Pool):
+    """Builds each batch in the calling thread when it is asked for.
+
+    The global random generators are set for the batch and put back after it, so that
+    batches are those of worker processes and the caller's own draws are undisturbed.
+
+    Args:
+        dataset: The user's.
+        recipe: How to build.
+        measure: Whether completions tell their batch's size.
+    """
+
+    def __init__(self, dataset: Any, recipe: Recipe, *, measure: bool) -> None:
+        from numpy.random import MT19937
+
+        self._dataset = dataset
+        self._recipe = recipe
+        self._measure = measure
+        self._orders: deque[Order] = deque()
+        self._spare = MT19937(0)
+
+    def settle(self, timeout: float | None) -> None:
+        """Nothing is ever being built between two calls."""
+
+    def begin_epoch(self, *, alone: bool) -> None:
+        """The dataset is the consumer's own."""
+
+    def submit(self, orders: Sequence[Order]) -> None:
+        """Note what to build."""
+        self._orders.extend(orders)
+
+    def collect(self, deadline: float | None) -> list[Completion]:
+        """Build one batch. The deadline cannot interrupt it."""
+        order = self._orders.popleft()
+        start = perf_counter_ns()
+        with kept_globals(self._spare):
+            built = self._recipe.build(self._dataset, order, 0)
+        return [
+            Completion(
+                order.ticket,
+                built.batch,
+                built.error,
+                size_of(built.batch) if self._measure else 0,
+                perf_counter_ns() - start,
+                built.retries,
+            )
+        ]
+
+    def abandon(self, tickets: Collection[int]) -> None:
+        """Forget what was to be built."""
+        self._orders = deque(o for o in self._orders if o.ticket not in tickets)
+
+    def give_up(self, ticket: int) -> str:
+        """Say what there is to say."""
+        return "not started"
+
+    def close(self) -> None:
+        """Forget everything."""
+        self.closed = True
+        self._orders.clear()
+
+
+def size_of(batch: Any) -> int:
+    """Bytes of the arrays, tensors and strings in nested containers; 1 at the least."""
+    if isinstance(batch, dict):
+        return max(1, sum(map(size_of, batch.values())))
+    if isinstance(batch, (list, tuple)):
+        return max(1, sum(map(size_of, batch)))
+    if isinstance(batch, (bytes, bytearray, str)):
+        return max(1, len(batch))
+    return max(1, int(getattr(batch, "nbytes", 1)))

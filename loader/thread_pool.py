@@ -1,0 +1,272 @@
+"""Worker threads over two ``SimpleQueue``s.
+
+Each thread holds a lock of its own while it builds. Whoever has been given all the locks
+in turn, after taking back the unstarted orders, knows that nothing is being built: that is
+how :meth:`ThreadPool.settle` waits, whatever was interrupted before. Threads are daemons,
+because one that hangs in the user's code cannot be ended and must not keep the
+interpreter from ending.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+import weakref
+from contextlib import suppress
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from .errors import LoaderForkedError
+from .pool import Pool, size_of
+from .records import Completion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from .build import Recipe
+    from .records import Order
+
+__all__ = ["ThreadPool"]
+
+_log = logging.getLogger(__name__)
+
+_GRACE = 0.5  # seconds that close() waits for batches that are being built
+_NO_TICKET = -1
+
+
+@dataclass(slots=True, eq=False)
+class _Seat:
+    """One thread's place: what it is doing, for the consumer's thread to see.
+
+    Attributes:
+        number: Of the worker.
+        building: Held while a batch is built.
+        order: What is being built.
+        given_up: Set when nobody waits for this thread any more; it leaves by itself.
+        thread: Who sits here.
+    """
+
+    number: int
+    building: threading.Lock = field(default_factory=threading.Lock)
+    order: Order | None = None
+    given_up: bool = False
+    thread: threading.Thread | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Shared:
+    """All that the threads and the consumer share.
+
+    Attributes:
+        orders: What to build; None tells a thread to leave.
+        answers: What came of it.
+        unwanted: Tickets of abandoned orders that a thread may be about to begin. Only
+            the consumer's thread changes it.
+    """
+
+    orders: SimpleQueue[Order | None] = field(default_factory=SimpleQueue)
+    answers: SimpleQueue[Completion] = field(default_factory=SimpleQueue)
+    unwanted: set[int] = field(default_factory=set)
+
+
+class ThreadPool(Pool):
+    """Builds batches in threads of this process.
+
+    Args:
+        dataset: The user's; all threads use this one object.
+        recipe: How to build.
+        workers: How many threads.
+        init: Called with the worker's number in each thread before its first batch.
+        measure: Whether completions tell their batch's size.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        recipe: Recipe,
+        workers: int,
+        init: Callable[[int], object] | None,
+        *,
+        measure: bool,
+    ) -> None:
+        self._dataset = dataset
+        self._recipe = recipe
+        self._workers = workers
+        self._init = init
+        self._measure = measure
+        self._shared = _Shared()
+        self._process = os.getpid()
+        self._seats: list[_Seat] = []
+        self._release = weakref.finalize(self, _dismiss, self._shared, workers)
+
+    def settle(self, timeout: float | None) -> None:
+        """Wait until every thread has put its batch aside."""
+        for seat in list(self._seats):
+            if seat.building.acquire(timeout=-1 if timeout is None else timeout):
+                seat.building.release()
+            else:
+                self._replace(seat)
+
+    def begin_epoch(self, *, alone: bool) -> None:
+        """Start the threads, if this is the first epoch."""
+        self._check_here()
+        while len(self._seats) < self._workers:
+            self._seats.append(self._seat(len(self._seats)))
+
+    def submit(self, orders: Sequence[Order]) -> None:
+        """Queue the orders for whichever thread is free first."""
+        for order in orders:
+            self._shared.orders.put(order)
+
+    def collect(self, deadline: float | None) -> list[Completion]:
+        """Wait for one answer and take all that are there."""
+        answers = self._shared.answers
+        if answers.empty():
+            self._check_here()
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        found: list[Completion] = []
+        with suppress(Empty):
+            found.append(answers.get(timeout=left))
+            while not answers.empty():
+                found.append(answers.get_nowait())
+        for completion in found:
+            if completion.ticket == _NO_TICKET and completion.error is not None:
+                self._seats.clear()  # they have left, or will
+                raise completion.error
+        unwanted = self._shared.unwanted
+        if unwanted:
+            unwanted.difference_update(completion.ticket for completion in found)
+        return found
+
+    def abandon(self, tickets: Collection[int]) -> None:
+        """Take back the orders that no thread has taken."""
+        self._shared.unwanted.update(tickets)
+        kept = []
+        with suppress(Empty):
+            while True:
+                order = self._shared.orders.get_nowait()
+                if order is not None and order.ticket in tickets:
+                    self._shared.unwanted.discard(order.ticket)
+                else:
+                    kept.append(order)
+        for order in kept:
+            self._shared.orders.put(order)
+
+    def give_up(self, ticket: int) -> str:
+        """Tell where the thread stands, and seat another in its place."""
+        for seat in list(self._seats):
+            order = seat.order
+            if order is None or order.ticket != ticket or seat.thread is None:
+                continue
+            # The documented way to another thread's frames, its name notwithstanding.
+            frame = sys._current_frames().get(seat.thread.ident or 0)  # noqa: SLF001
+            stack = "".join(traceback.format_stack(frame)).rstrip()
+            self._replace(seat)
+            return (
+                f"thread {seat.number} was building it, and is left behind, because a "
+                f"thread cannot be ended; it stands at:\n{stack}"
+            )
+        return "not started"
+
+    def close(self) -> None:
+        """Tell all threads to leave, and wait a moment for them."""
+        self.closed = True
+        seats, self._seats = self._seats, []
+        if self._process != os.getpid():
+            return
+        with suppress(Empty):
+            while True:
+                self._shared.orders.get_nowait()
+        self._release()
+        deadline = time.monotonic() + _GRACE
+        for seat in seats:
+            if seat.thread is None or seat.thread is threading.current_thread():
+                continue
+            seat.thread.join(max(0.0, deadline - time.monotonic()))
+            if seat.thread.is_alive():
+                _log.warning(
+                    "thread %d still builds batch %s after the loader was closed; it "
+                    "ends with it",
+                    seat.number,
+                    seat.order.index if seat.order is not None else "?",
+                )
+
+    def _check_here(self) -> None:
+        if self._process != os.getpid():
+            raise LoaderForkedError(
+                f"this loader belongs to process {self._process}, of which this one is "
+                "a forked copy without its threads; make a Loader in this process"
+            )
+
+    def _seat(self, number: int) -> _Seat:
+        seat = _Seat(number)
+        seat.thread = threading.Thread(
+            target=_serve,
+            args=(
+                self._shared, seat, self._dataset, self._recipe, self._init,
+                self._measure,
+            ),
+            name=f"feedline-{number}",
+            daemon=True,
+        )  # fmt: skip
+        seat.thread.start()
+        return seat
+
+    def _replace(self, seat: _Seat) -> None:
+        seat.given_up = True
+        self._seats[seat.number] = self._seat(seat.number)
+
+
+def _serve(
+    shared: _Shared,
+    seat: _Seat,
+    dataset: Any,
+    recipe: Recipe,
+    init: Callable[[int], object] | None,
+    measure: bool,
+) -> None:
+    """A thread's life. It holds no reference to the pool, which may die before it."""
+    if init is not None:
+        try:
+            init(seat.number)
+        except BaseException as error:  # noqa: BLE001 - raised where the epoch begins
+            error.add_note(f"Raised by worker_init_fn({seat.number})")
+            shared.answers.put(Completion(_NO_TICKET, error=error))
+            return
+    while not seat.given_up and (order := shared.orders.get()) is not None:
+        start = perf_counter_ns()
+        with seat.building:
+            if order.ticket in shared.unwanted:
+                completion = Completion(order.ticket)
+            else:
+                seat.order = order
+                completion = _answer(
+                    dataset, recipe, order, seat.number, measure, start
+                )
+                seat.order = None
+        shared.answers.put(completion)
+        # Waiting for the next order must not keep this batch alive.
+        del completion
+
+
+def _answer(
+    dataset: Any, recipe: Recipe, order: Order, worker: int, measure: bool, start: int
+) -> Completion:
+    try:
+        built = recipe.build(dataset, order, worker)
+    except SystemExit as error:
+        return Completion(order.ticket, error=error)
+    size = size_of(built.batch) if measure else 0
+    busy = perf_counter_ns() - start
+    return Completion(order.ticket, built.batch, built.error, size, busy, built.retries)
+
+
+def _dismiss(shared: _Shared, workers: int) -> None:
+    for _ in range(workers):
+        shared.orders.put(None)

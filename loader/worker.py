@@ -1,0 +1,216 @@
+"""What runs inside a worker process.
+
+It reads a task, says on the board that it has it, builds the batch, writes it into the
+task's slot, and says so in the result pipe. It takes no lock and shares none. When the
+task pipe ends, or its parent does, it leaves.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import os
+import pickle
+import select
+import signal
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import parent_process, reduction
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from .arena import Arena
+from .codec import Writer
+from .errors import BatchEncodingError
+from .pickling import REFUSALS, find_refused
+from .records import RECORD_BYTES, Kind, Result, Task
+from .remote import pack_error
+from .snapshot import load
+
+if TYPE_CHECKING:
+    from .build import Recipe
+    from .snapshot import Birth
+
+__all__ = ["STACK_SIGNAL", "Descriptor", "Setup", "main"]
+
+# Makes a worker write its Python frames into its trace file, even when it hangs in C.
+STACK_SIGNAL = (
+    signal.SIGRTMAX - 3 if hasattr(signal, "SIGRTMAX") else int(signal.SIGUSR2)
+)
+
+
+class Descriptor:
+    """A file descriptor that goes along with a starting process, forked or not."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __reduce__(self) -> Any:
+        return _arrive, (reduction.DupFd(self.fd),)
+
+
+def _arrive(sent: Any) -> Descriptor:
+    return Descriptor(sent.detach())
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """All that a worker is given.
+
+    Attributes:
+        worker: Its number, from 0.
+        workers: How many there are.
+        recipe: How to build.
+        init: ``worker_init_fn``, or its pickle, or None.
+        birth: The dataset, or where it is.
+        tasks: Where tasks are read.
+        results: Where results are written.
+        arena: The shared memory.
+        stride: Of the arena.
+        trace: Where the Python frames go if it crashes or is asked for them.
+        parent: Becomes readable when the parent ends; None where there is no such thing.
+        start_slot: Where to write the exception that keeps it from starting.
+    """
+
+    worker: int
+    workers: int
+    recipe: Recipe
+    init: Any
+    birth: Birth
+    tasks: Descriptor
+    results: Descriptor
+    arena: Descriptor
+    stride: int
+    trace: Descriptor
+    parent: Descriptor | None
+    start_slot: int
+
+
+def main(setup: Setup) -> None:
+    """A worker's life."""
+    _set_signals(setup.trace.fd)
+    threading.Thread(
+        target=_leave_with_parent,
+        args=(setup.parent,),
+        name="feedline-parent",
+        daemon=True,
+    ).start()
+    _limit_threads()
+    gc.freeze()  # the collector would touch, and so copy, every page that was forked
+    arena = Arena(setup.arena.fd, setup.stride)
+    with suppress(BrokenPipeError):  # the parent is gone, or has closed the pool
+        try:
+            dataset = setup.birth.dataset
+            if setup.birth.slot:
+                dataset = load(arena, setup.birth.slot, setup.birth.inherited)
+            if setup.init is not None:
+                init = setup.init
+                (pickle.loads(init) if isinstance(init, bytes) else init)(setup.worker)
+        except BaseException as error:  # noqa: BLE001 - raised where the epoch begins
+            error.add_note(
+                "Raised before the first batch, by the dataset or worker_init_fn"
+            )
+            size = _write_error(arena, setup.start_slot, error, _name(setup))
+            _tell(setup, 0, size, 0, setup.start_slot, Kind.FAILED, 0)
+            return
+        _tell(setup, 0, 0, 0, setup.start_slot, Kind.READY, 0)
+        _serve(setup, arena, dataset)
+
+
+def _serve(setup: Setup, arena: Arena, dataset: Any) -> None:
+    claim = arena.board(setup.workers)
+    version = setup.birth.version
+    worker, tasks = setup.worker, setup.tasks.fd
+    while record := os.read(tasks, RECORD_BYTES):
+        task = Task.unpack(record)
+        claim[worker] = task.number
+        start = perf_counter_ns()
+        retries = 0
+        try:
+            if task.version != version:
+                dataset = None  # before its successor is there
+                dataset = load(arena, task.state_slot, setup.birth.inherited)
+                version = task.version
+            built = setup.recipe.build(dataset, task, worker)
+            error, retries = built.error, built.retries
+            if error is None:
+                size = _write_batch(arena, task, built.batch)
+            del built  # the batch must not live while the next is built
+        except SystemExit:
+            raise
+        except BaseException as failure:  # noqa: BLE001 - raised where the batch belongs
+            error = failure
+        kind = Kind.BATCH
+        if error is not None:
+            kind = Kind.ERROR
+            size = _write_error(arena, task.slot, error, _name(setup))
+            del error
+        busy = perf_counter_ns() - start
+        _tell(setup, task.number, size, busy, task.slot, kind, retries)
+        # Only now: a task that no claim and no result tells of would be done again.
+        claim[worker] = 0
+
+
+def _tell(
+    setup: Setup, number: int, size: int, busy: int, slot: int, kind: Kind, retries: int
+) -> None:
+    result = Result(number, size, busy, slot, setup.worker, kind, retries)
+    os.write(setup.results.fd, result.pack())
+
+
+def _write_batch(arena: Arena, task: Task, batch: Any) -> int:
+    try:
+        return Writer(arena, task.slot).write(batch)
+    except REFUSALS as error:
+        raise BatchEncodingError(task.index, *find_refused(batch, "batch")) from error
+
+
+def _write_error(arena: Arena, slot: int, error: BaseException, origin: str) -> int:
+    return Writer(arena, slot).write(pack_error(error, origin))
+
+
+def _name(setup: Setup) -> str:
+    return f"worker {setup.worker} (pid {os.getpid()})"
+
+
+def _set_signals(trace: int) -> None:
+    # Ctrl-C reaches the whole process group: the parent alone answers it. What the parent
+    # does on other signals is not for its forked copies to repeat.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    faulthandler.enable(trace)
+    faulthandler.register(STACK_SIGNAL, trace)
+
+
+def _leave_with_parent(parent: Descriptor | None) -> None:
+    process = parent_process()
+    if parent is not None:
+        end = parent.fd
+    elif process is not None:
+        end = process.sentinel
+    else:
+        return
+    watch = select.poll()
+    watch.register(end, select.POLLIN)
+    watch.poll()
+    os._exit(1)
+
+
+def _limit_threads() -> None:
+    """One thread of compiled code for each worker, unless the user chose otherwise.
+
+    More would compete with the other workers for the same cores.
+    """
+    if "OMP_NUM_THREADS" in os.environ:
+        return
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+    limits = sys.modules.get("threadpoolctl")
+    if limits is not None:
+        limits.threadpool_limits(1)
