@@ -134,7 +134,14 @@ class Crew:
         _crews.add(self)
 
     def hire(self, worker: int, birth: Birth) -> None:
-        """Start a worker process. It takes tasks as soon as it is ready."""
+        """Start a worker process. It takes tasks as soon as it is ready.
+
+        Raises:
+            SystemExit: This process is itself a worker that has just been started, and
+                runs the top level of a script without a main guard. Its parent tells.
+        """
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            raise SystemExit(1)
         with _undisturbed(), ExitStack() as undo:
             self._board[worker] = 0
             trace, told = os.pipe()
@@ -184,7 +191,7 @@ class Crew:
 
     def send(self, tasks: Iterable[Task]) -> None:
         """Put tasks into the pipe; what it has no room for waits here."""
-        self._check_here()
+        self.check_here()
         self._backlog += (task.pack() for task in tasks)
         while self._backlog:
             records = self._backlog[:_AT_ONCE]
@@ -208,7 +215,7 @@ class Crew:
 
     def receive(self) -> list[Result]:
         """Take the results that are there. Never waits."""
-        self._check_here()
+        self.check_here()
         try:
             records = os.read(self._results_out, _READ_BYTES)
         except BlockingIOError:
@@ -246,7 +253,8 @@ class Crew:
         exitcode = member.process.exitcode
         stack = _own_frames(_read_all(member.trace))
         member.closing.close()
-        member.process.close()
+        with suppress(ValueError):  # someone else has reaped it, and nobody can tell
+            member.process.close()
         return (0 if exitcode is None else exitcode), stack
 
     def stack_of(self, worker: int) -> str:
@@ -298,7 +306,12 @@ class Crew:
                 self.bury(worker)
             self._rest.close()
 
-    def _check_here(self) -> None:
+    def check_here(self) -> None:
+        """Refuse to work in a forked copy of the process that owns the workers.
+
+        Raises:
+            LoaderForkedError: This is one.
+        """
         if self.foreign:
             raise LoaderForkedError(
                 f"this loader belongs to the process that {os.getpid()} was forked from; "

@@ -53,9 +53,14 @@ class Delivery:
         return not self._outstanding
 
     @property
+    def free(self) -> int:
+        """How many orders may be issued now, as far as their number goes."""
+        return self._limit - len(self._outstanding)
+
+    @property
     def room(self) -> int:
         """How many orders may be issued now."""
-        free = self._limit - len(self._outstanding)
+        free = self.free
         if self._max_bytes is None or free <= 0:
             return free
         if not self._outstanding:

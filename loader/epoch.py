@@ -53,6 +53,8 @@ class Epoch:
         self._options = options
         self._counts = counts
         self._position = 0
+        # Orders are sent a few at a time, as far as no worker runs dry meanwhile.
+        self._portion = max(1, (options.max_queue_size - 2 * options.workers) // 2)
         self._indices: dict[int, int] = {}  # ticket -> index, while outstanding
         self._delivery = Delivery(
             options.max_queue_size,
@@ -104,7 +106,9 @@ class Epoch:
             self._indices.clear()
 
     def _fill(self) -> None:
-        """Ask for as many batches as the bound allows."""
+        """Ask for as many batches as the bound allows, if they are worth a message."""
+        if self._delivery.free < self._portion:
+            return
         room = self._delivery.room
         if self._plan.length is not None:
             room = min(room, self._plan.length - self._position)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, get_args
@@ -122,6 +121,8 @@ class LoaderOptions:
             )
         if not self.processes:
             return None
+        import multiprocessing
+
         here = multiprocessing.get_all_start_methods()
         if self.start_method is None:
             return "fork" if "fork" in here else "spawn"
@@ -154,7 +155,7 @@ def length_of(dataset: Any) -> int | None:
         raise TypeError(
             f"a dataset must have __len__ or num_batches, got {type(dataset)!r}; "
             "num_batches = None means that it has no end"
-        ) from error
+        ) from None
     if length is None:
         return None
     if callable(length):

@@ -14,6 +14,7 @@ import mmap
 import os
 import pickle
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -76,14 +77,10 @@ def pickled(
         PicklingError, TypeError, AttributeError: It cannot be pickled.
         Exception: Whatever a ``__reduce__`` inside it raises.
     """
-    first: Callable[[], type[_Reductions]] = _plain_pickler
-    second: Callable[[], type[_Reductions]] = _by_value_pickler
-    if prefer_value:
-        first, second = second, first
-    try:
-        return _dump(first(), value, smallest, place, files)
-    except REFUSALS:
-        return _dump(second(), value, smallest, place, files)
+    reduce = _Reductions(place, files)
+    with suppress(*REFUSALS):
+        return _dump(value, smallest, reduce, by_value=prefer_value)
+    return _dump(value, smallest, reduce, by_value=not prefer_value)
 
 
 def find_refused(value: Any, name: str) -> tuple[str, str]:
@@ -108,59 +105,52 @@ def find_refused(value: Any, name: str) -> tuple[str, str]:
             return path, f"of type {type(value).__qualname__!r} ({refusal})"
 
 
+@dataclass(slots=True)
 class _Reductions:
-    """The reductions, for either pickler."""
+    """How either pickler takes arrays and tensors apart."""
 
-    def __init__(
-        self,
-        file: io.BytesIO,
-        keep: Callable[[pickle.PickleBuffer], bool],
-        place: Place,
-        files: bool,
-    ) -> None:
-        super().__init__(file, 5, buffer_callback=keep)  # type: ignore[call-arg]
-        self._place = place
-        self._files = files
-        torch = sys.modules.get("torch")
-        self._tensor = getattr(torch, "Tensor", None)
+    place: Place
+    files: bool
 
-    def reducer_override(self, value: Any) -> Any:
+    def __call__(self, value: Any) -> Any:
         kind = type(value)
-        if self._files and kind in (np.ndarray, np.memmap):
+        if self.files and kind in (np.ndarray, np.memmap):
             by_name = _reduce_mapped_file(value)
             if by_name is not None:
                 return by_name
         if kind is np.ndarray:
-            return _reduce_array(value, self._place)
+            return _reduce_array(value, self.place)
         if kind is np.memmap:
             return np.ndarray.view, (np.asarray(value), np.memmap)
-        if kind is self._tensor:
-            return _reduce_tensor(value, self._place)
-        above = getattr(super(), "reducer_override", None)
-        return NotImplemented if above is None else above(value)
+        torch = sys.modules.get("torch")
+        if torch is not None and kind is getattr(torch, "Tensor", None):
+            return _reduce_tensor(value, self.place)
+        return NotImplemented
 
 
-class _Pickler(_Reductions, pickle.Pickler):
-    pass
-
-
-def _plain_pickler() -> type[_Reductions]:
-    return _Pickler
+class _PlainPickler(pickle.Pickler):
+    """Plain pickle; ``reducer_override`` is set on each, with no method in between."""
 
 
 @cache
-def _by_value_pickler() -> type[_Reductions]:
+def _by_value_pickler() -> Any:
     import cloudpickle
 
-    class ByValuePickler(_Reductions, cloudpickle.Pickler):  # type: ignore[misc]
-        pass
+    class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
+        reduce: _Reductions
+
+        def reducer_override(self, value: Any) -> Any:
+            reduced = self.reduce(value)
+            return (
+                super().reducer_override(value)
+                if reduced is NotImplemented
+                else reduced
+            )
 
     return ByValuePickler
 
 
-def _dump(
-    pickler: type[_Reductions], value: Any, smallest: int, place: Place, files: bool
-) -> Pickled:
+def _dump(value: Any, smallest: int, reduce: _Reductions, *, by_value: bool) -> Pickled:
     file = io.BytesIO()
     buffers: list[memoryview] = []
 
@@ -171,7 +161,14 @@ def _dump(
         buffers.append(raw)
         return False
 
-    pickler(file, keep, place, files).dump(value)  # type: ignore[attr-defined]
+    pickler: Any
+    if by_value:
+        pickler = _by_value_pickler()(file, 5, buffer_callback=keep)
+        pickler.reduce = reduce
+    else:
+        pickler = _PlainPickler(file, 5, buffer_callback=keep)
+        pickler.reducer_override = reduce
+    pickler.dump(value)
     return Pickled(file.getbuffer(), buffers)
 
 

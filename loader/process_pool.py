@@ -51,7 +51,7 @@ _GUARD = """a script needs a main guard, because each new process runs its top l
         main()"""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Flight:
     """A task that was sent and not answered.
 
@@ -91,8 +91,7 @@ class ProcessPool(Pool):
 
     def settle(self, timeout: float | None) -> None:
         """Wait for the answers to what was sent, and drop them."""
-        if self._torn:
-            self._disband()
+        self._mend()
         if self._crew is None:
             return
         with self._in_one_piece():
@@ -105,8 +104,7 @@ class ProcessPool(Pool):
 
     def begin_epoch(self, *, alone: bool) -> None:
         """Have workers that see the dataset as it is now."""
-        if self._torn:
-            self._disband()
+        self._mend()
         if self._crew is None:
             self._assemble()
         if not alone:
@@ -126,8 +124,10 @@ class ProcessPool(Pool):
 
     def submit(self, orders: Sequence[Order]) -> None:
         """Send tasks to whichever worker is free first."""
-        self._wanted.update(order.ticket for order in orders)
+        self._torn = True
+        self._wanted.update([order.ticket for order in orders])
         self._send(orders)
+        self._torn = False
 
     def collect(self, deadline: float | None) -> list[Completion]:
         """Turn the crank: hear results and deaths, and answer them."""
@@ -139,7 +139,7 @@ class ProcessPool(Pool):
 
     def abandon(self, tickets: Collection[int]) -> None:
         """Take back the tasks that no worker has taken."""
-        if self._crew is None or self._crew.foreign:
+        if self._crew is None or self._crew.foreign or self._torn:
             return
         with self._in_one_piece():
             self._wanted.difference_update(tickets)
@@ -154,6 +154,7 @@ class ProcessPool(Pool):
             if flight is not None and flight.order.ticket == ticket:
                 stack = crew.stack_of(worker)
                 crew.kill(worker)
+                self._given_up.add(worker)
                 return f"worker {worker} (pid {pid}) was building it, at:\n{stack}"
         return "no worker had begun it"
 
@@ -181,9 +182,16 @@ class ProcessPool(Pool):
         An interrupt may fall between reading results and filing them, and what was in
         them would be waited for in vain. A new crew is then the one state that is known.
         """
-        torn, self._torn = self._torn, True
+        self._torn = True
         yield
-        self._torn = torn
+        self._torn = False
+
+    def _mend(self) -> None:
+        """Part with a crew that an interrupt left in an unknown state."""
+        if self._crew is not None:
+            self._crew.check_here()
+        if self._torn:
+            self._disband()
 
     def _assemble(self) -> None:
         crew = Crew(self._options, self._recipe, portable=self._portable)
@@ -201,8 +209,10 @@ class ProcessPool(Pool):
         self._limbo: dict[int, _Flight] = {}
         self._wanted: set[int] = set()  # tickets that still need an answer
         self._attempts: dict[int, int] = {}  # workers that a ticket has ended
-        self._unready: set[int] = set()  # workers that have not started yet
+        # Workers that have not started yet, and the state that they may be reading.
+        self._unready: dict[int, Version] = {}
         self._false_starts = 0
+        self._given_up: set[int] = set()  # workers that were ended for being too slow
 
     def _disband(self) -> None:
         crew, self._crew, self._torn = self._crew, None, False
@@ -214,7 +224,7 @@ class ProcessPool(Pool):
     def _hire(self, workers: Iterable[int], *, alone: bool = False) -> None:
         birth = self._versions.birth(alone=alone)
         for worker in workers:
-            self._unready.add(worker)
+            self._unready[worker] = self._versions.current
             self._here.hire(worker, birth)
 
     def _await_first(self) -> None:
@@ -304,7 +314,7 @@ class ProcessPool(Pool):
             packed = read(self._here.slots, result.slot, result.size)
             raise unpack_error(packed)
         self._here.slots.free(result.slot)
-        self._unready.discard(result.worker)
+        del self._unready[result.worker]
         self._false_starts = 0
 
     def _bury(self, ended: list[int]) -> list[Completion]:
@@ -340,22 +350,25 @@ class ProcessPool(Pool):
         """Write a worker's end down; raise if workers end before they start."""
         self.deaths += 1
         how = describe_exit(exitcode)
-        if worker in self._unready:
+        if self._unready.pop(worker, None) is not None:
             self._false_starts += 1
             if exitcode >= 0 or self._false_starts > _MOST_FALSE_STARTS:
                 raise WorkerStartError(worker, exitcode, _GUARD)
-        if flight is None:
+        if worker in self._given_up:
+            self._given_up.discard(worker)  # a BatchTimeoutError tells of it
+        elif flight is None or flight.order.ticket not in self._wanted:
             _log.warning("worker %d ended: %s; another takes its place", worker, how)
-            return
-        _log.warning(
-            "worker %d ended while it built batch %d of epoch %d: %s; the batch is built "
-            "again by another%s",
-            worker,
-            flight.order.index,
-            flight.order.epoch,
-            how,
-            f"\n{stack}" if stack else "",
-        )
+        else:
+            _log.warning(
+                "worker %d ended while it built batch %d of epoch %d, try %d of %d: %s%s",
+                worker,
+                flight.order.index,
+                flight.order.epoch,
+                self._attempts.get(flight.order.ticket, 0) + 1,
+                _MOST_ATTEMPTS,
+                how,
+                f"\n{stack}" if stack else "",
+            )
 
     def _count(
         self, order: Order, worker: int, exitcode: int, stack: str

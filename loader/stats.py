@@ -42,7 +42,11 @@ class LoaderStats:
 
     @property
     def busy_share(self) -> float:
-        """Part of the time that a worker was busy: near 1, more workers would help."""
+        """Part of the time that a worker was busy: near 1, more workers would help.
+
+        For threads, waiting for the interpreter's lock counts as busy: near 1 and yet
+        slow, worker processes would help.
+        """
         total = max(self.workers, 1) * self.elapsed_seconds
         return self.busy_seconds / total if total else 0.0
 

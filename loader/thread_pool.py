@@ -137,7 +137,7 @@ class ThreadPool(Pool):
                 found.append(answers.get_nowait())
         for completion in found:
             if completion.ticket == _NO_TICKET and completion.error is not None:
-                self._seats.clear()  # they have left, or will
+                self._disband()
                 raise completion.error
         unwanted = self._shared.unwanted
         if unwanted:
@@ -177,13 +177,9 @@ class ThreadPool(Pool):
     def close(self) -> None:
         """Tell all threads to leave, and wait a moment for them."""
         self.closed = True
-        seats, self._seats = self._seats, []
         if self._process != os.getpid():
             return
-        with suppress(Empty):
-            while True:
-                self._shared.orders.get_nowait()
-        self._release()
+        seats = self._disband()
         deadline = time.monotonic() + _GRACE
         for seat in seats:
             if seat.thread is None or seat.thread is threading.current_thread():
@@ -196,6 +192,16 @@ class ThreadPool(Pool):
                     seat.number,
                     seat.order.index if seat.order is not None else "?",
                 )
+
+    def _disband(self) -> list[_Seat]:
+        """Tell all threads to leave; whoever comes after them shares nothing with them."""
+        seats, self._seats = self._seats, []
+        for seat in seats:
+            seat.given_up = True
+        self._release()
+        self._shared = _Shared()
+        self._release = weakref.finalize(self, _dismiss, self._shared, self._workers)
+        return seats
 
     def _check_here(self) -> None:
         if self._process != os.getpid():

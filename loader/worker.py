@@ -182,8 +182,8 @@ def _set_signals(trace: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
-    faulthandler.enable(trace)
-    faulthandler.register(STACK_SIGNAL, trace)
+    faulthandler.enable(trace, all_threads=False)
+    faulthandler.register(STACK_SIGNAL, trace, all_threads=False)
 
 
 def _leave_with_parent(parent: Descriptor | None) -> None:
