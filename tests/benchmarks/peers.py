@@ -45,7 +45,7 @@ def torch_tensors(dataset: Stamped) -> Iterator[Epoch]:
     """DataLoader with tensors, which it passes through shared memory."""
     import torch
 
-    class Tensors(torch.utils.data.Dataset[Any]):
+    class Tensors:
         def __len__(self) -> int:
             return len(dataset)
 
