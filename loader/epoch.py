@@ -102,6 +102,7 @@ class Epoch:
                     self._fill()
                     yield batch.pop()
         finally:
+            completion = None  # its error's traceback holds this frame
             self._pool.abandon(set(self._indices))
             self._indices.clear()
 

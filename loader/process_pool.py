@@ -131,11 +131,13 @@ class ProcessPool(Pool):
 
     def collect(self, deadline: float | None) -> list[Completion]:
         """Turn the crank: hear results and deaths, and answer them."""
-        with self._in_one_piece():
-            while True:
-                heard, completions = self._turn(deadline)
-                if completions or not heard:
-                    return completions
+        self._torn = True
+        heard = True
+        completions: list[Completion] = []
+        while heard and not completions:
+            heard, completions = self._turn(deadline)
+        self._torn = False
+        return completions
 
     def abandon(self, tickets: Collection[int]) -> None:
         """Take back the tasks that no worker has taken."""
@@ -234,11 +236,11 @@ class ProcessPool(Pool):
                 self._turn(None)
 
     def _send(self, orders: Iterable[Order]) -> None:
-        version = self._versions.current
+        version, lend = self._versions.current, self._here.slots.lend
         tasks = []
         for order in orders:
             self._sent += 1
-            slot = self._here.slots.lend()
+            slot = lend()
             self._flights[self._sent] = _Flight(order, slot, version)
             tasks.append(
                 Task(
@@ -275,18 +277,20 @@ class ProcessPool(Pool):
 
     def _open(self, results: list[Result]) -> list[Completion]:
         completions = []
+        flights, wanted = self._flights, self._wanted
         for result in results:
-            if result.kind in (Kind.READY, Kind.FAILED):
+            if result.kind >= Kind.READY:
                 self._welcome(result)
                 continue
             number = result.number
-            flight = self._flights.pop(number, None) or self._limbo.pop(number)
+            flight = flights.pop(number, None) or self._limbo.pop(number)
             ticket = flight.order.ticket
-            if ticket not in self._wanted:
+            if ticket not in wanted:
                 self._here.slots.free(result.slot, result.size)
                 continue
-            self._wanted.discard(ticket)
-            self._attempts.pop(ticket, None)
+            wanted.discard(ticket)
+            if self._attempts:
+                self._attempts.pop(ticket, None)
             completions.append(self._completion(result, flight.order))
         return completions
 
@@ -295,7 +299,7 @@ class ProcessPool(Pool):
         error: BaseException | None = None
         try:
             batch = read(self._here.slots, result.slot, result.size)
-            if result.kind is Kind.ERROR:
+            if result.kind == Kind.ERROR:
                 error = unpack_error(batch)
                 batch = None
         except Exception as failure:  # noqa: BLE001 - raised where the batch belongs
@@ -310,7 +314,7 @@ class ProcessPool(Pool):
 
     def _welcome(self, result: Result) -> None:
         """Hear from a worker that has started, or could not."""
-        if result.kind is Kind.FAILED:
+        if result.kind == Kind.FAILED:
             packed = read(self._here.slots, result.slot, result.size)
             raise unpack_error(packed)
         self._here.slots.free(result.slot)

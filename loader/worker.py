@@ -142,7 +142,7 @@ def _serve(setup: Setup, arena: Arena, dataset: Any) -> None:
             raise
         except BaseException as failure:  # noqa: BLE001 - raised where the batch belongs
             error = failure
-        kind = Kind.BATCH
+        kind: int = Kind.BATCH
         if error is not None:
             kind = Kind.ERROR
             size = _write_error(arena, task.slot, error, _name(setup))
@@ -154,7 +154,7 @@ def _serve(setup: Setup, arena: Arena, dataset: Any) -> None:
 
 
 def _tell(
-    setup: Setup, number: int, size: int, busy: int, slot: int, kind: Kind, retries: int
+    setup: Setup, number: int, size: int, busy: int, slot: int, kind: int, retries: int
 ) -> None:
     result = Result(number, size, busy, slot, setup.worker, kind, retries)
     os.write(setup.results.fd, result.pack())
