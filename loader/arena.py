@@ -20,6 +20,7 @@ the C library's ``mmap``, because Python's own keeps a duplicate descriptor for 
 from __future__ import annotations
 
 import ctypes
+import gc
 import mmap
 import os
 import struct
@@ -39,8 +40,9 @@ BOARD = 0  # the slot of the claim board
 BOARD_START = 64  # bytes, behind the slot's header
 HEADER = struct.Struct("<qqqq")  # allocated bytes; body at, body size; buffers
 
-_MEMFD = (2**62, 2**40)  # bytes of the sparse file, bytes from slot to slot
-_ON_DISK = (2**43, 2**32)  # the same, as ext4 allows it
+_SIZES = (2**62, 2**53, 2**43)  # bytes; the largest sparse file that the system allows
+_MOST_STRIDE = 2**40  # bytes from slot to slot
+_LEAST_SLOTS = 2**13
 _MOST_MAPPED = 1024  # slots mapped at once, of those that nobody views
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -91,12 +93,15 @@ class Arena:
     Args:
         fd: The file. Whoever made the arena closes it.
         stride: Bytes from slot to slot: the largest batch there can be.
+        capacity: How many slots there can be; only their keeper asks.
     """
 
-    def __init__(self, fd: int, stride: int) -> None:
+    def __init__(self, fd: int, stride: int, capacity: int = _LEAST_SLOTS) -> None:
         self.fd = fd
         self.stride = stride
+        self.capacity = capacity
         self._mapped: dict[int, NDArray[np.uint8]] = {}
+        self._private: list[tuple[weakref.ref[Any], int]] = []  # mappings, bytes used
 
     @classmethod
     def create(cls, *, anonymous: bool = hasattr(os, "memfd_create")) -> Arena:
@@ -107,18 +112,25 @@ class Arena:
                 folder, where the system has no anonymous ones.
         """
         if anonymous:
-            size, stride = _MEMFD
             fd = os.memfd_create("feedline", os.MFD_CLOEXEC)
         else:
-            size, stride = _ON_DISK
             with tempfile.TemporaryFile(prefix="feedline-") as file:
                 fd = os.dup(file.fileno())
-        try:
-            os.ftruncate(fd, size)
-        except BaseException:
-            os.close(fd)
-            raise
-        return cls(fd, stride)
+        refusal = OSError()
+        for size in _SIZES:
+            try:
+                os.ftruncate(fd, size)
+            except OSError as error:
+                refusal = error
+                continue
+            stride = min(_MOST_STRIDE, size // _LEAST_SLOTS)
+            return cls(fd, stride, size // stride)
+        os.close(fd)
+        refusal.add_note(
+            "worker processes need a temporary folder that allows sparse files of 8 TiB; "
+            "load in threads (use_multiprocessing=False)"
+        )
+        raise refusal
 
     def view(self, slot: int, size: int) -> NDArray[np.uint8]:
         """At least the first ``size`` bytes of a slot, shared with all processes."""
@@ -138,8 +150,23 @@ class Arena:
         return np.asarray(self.view(slot, size).base)
 
     def private_view(self, slot: int, size: int) -> NDArray[np.uint8]:
-        """The first ``size`` bytes; what is written there stays in this process."""
-        return self._map(slot, size, private=True)
+        """The first ``size`` bytes; what is written there stays in this process.
+
+        What is *read* there is the slot's until :meth:`detach`.
+        """
+        array = self._map(slot, size, private=True)
+        self._private.append((weakref.ref(array.base), size))
+        return array
+
+    def detach(self) -> None:
+        """Make private views that someone still holds independent of their slots."""
+        if any(mapping() is not None for mapping, _ in self._private):
+            gc.collect()  # held by nothing but a cycle is not held
+        for mapping, size in self._private:
+            if (held := mapping()) is not None:
+                pages = np.asarray(held)[: size : mmap.PAGESIZE]
+                pages[...] = pages.copy()  # a page that is written to becomes a copy
+        self._private.clear()
 
     def board(self, cells: int) -> memoryview:
         """The claim board: a signed 8-byte cell for each worker."""
@@ -201,10 +228,11 @@ class Arena:
 class _Lease(weakref.ref[Any]):
     """Watches the object that every view of a slot keeps alive."""
 
-    __slots__ = ("size", "slot")
+    __slots__ = ("keep", "size", "slot")
 
     slot: int
     size: int
+    keep: bool
 
 
 class Slots:
@@ -215,11 +243,10 @@ class Slots:
         spare: How many free slots keep their memory.
     """
 
-    # The kernel maps no more than 65,530 areas for one process, by default.
-    MOST_LEASED = 16384
-
     def __init__(self, arena: Arena, spare: int) -> None:
         self.arena = arena
+        # The kernel maps no more than 65,530 areas for one process, by default.
+        self.most_leased = min(16384, arena.capacity // 2)
         self._spare = spare
         self._made = BOARD
         self._free: list[int] = []  # the warmest last
@@ -235,20 +262,35 @@ class Slots:
         return len(self._leases) - len(self._returned)
 
     def lend(self) -> int:
-        """Take a slot for one writer."""
+        """Take a slot for one writer.
+
+        Raises:
+            MemoryError: All that there can be are taken.
+        """
         self._reclaim()
         for shelf in (self._free, self._cold):
             if shelf:
                 return shelf.pop()
+        if self._made + 1 >= self.arena.capacity:
+            raise MemoryError(
+                f"all {self.arena.capacity} slots of shared memory are taken"
+            )
         self._made += 1
         return self._made
 
-    def lease(self, slot: int, size: int, anchor: object) -> None:
-        """Keep a lent slot until ``anchor`` dies, and then take it back."""
+    def lease(self, slot: int, size: int, anchor: object, *, keep: bool = True) -> None:
+        """Keep a lent slot until ``anchor`` dies, and then take it back.
+
+        Args:
+            slot: Its number.
+            size: Bytes that were written.
+            anchor: What every user of the slot keeps alive.
+            keep: Whether the memory is worth keeping for the next batch.
+        """
         # Runs wherever the last view dies: in any thread, between any two bytecodes,
         # perhaps while this very object is busy. An append is safe there, a lock is not.
         lease = _Lease(anchor, self._returned.append)
-        lease.slot, lease.size = slot, size
+        lease.slot, lease.size, lease.keep = slot, size, keep
         self._leases[slot] = lease
 
     def free(self, slot: int, size: int = 0) -> None:
@@ -275,4 +317,8 @@ class Slots:
         while self._returned:
             lease = self._returned.popleft()
             del self._leases[lease.slot]
-            self.free(lease.slot, lease.size)
+            if lease.keep:
+                self.free(lease.slot, lease.size)
+            else:
+                self.retire(lease.slot)
+                self._cold.append(lease.slot)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .errors import add_note
 from .seeding import WorkerInfo, building, rekey_globals
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ class Recipe:
                 if attempt < self.retries and isinstance(error, Exception):
                     attempt += 1
                     continue
-                error.add_note(
-                    f"Raised by __getitem__({order.index}) in epoch {order.epoch}"
+                add_note(
+                    error,
+                    f"Raised by __getitem__({order.index}) in epoch {order.epoch}",
                 )
                 return Built(None, error, attempt)

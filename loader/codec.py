@@ -114,7 +114,7 @@ def read(slots: Slots, slot: int, size: int) -> Any:
             return pickle.loads(whole[at : at + length])
         finally:
             slots.free(slot, size)
-    if slots.leased >= slots.MOST_LEASED:
+    if slots.leased >= slots.most_leased:
         whole = memoryview(bytearray(whole))  # the consumer keeps very many
         slots.free(slot, size)
     else:

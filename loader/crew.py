@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from .options import LoaderOptions
     from .snapshot import Birth
 
-__all__ = ["Crew", "News"]
+__all__ = ["Crew", "News", "undisturbed"]
 
 _GRACE = 0.25  # seconds that close() waits for batches that are being built
 _LAST_WORDS = 1.0  # seconds that a stuck worker has for telling where it stands
@@ -96,15 +96,16 @@ class Crew:
     ) -> None:
         self.size = options.workers
         self._recipe = recipe
-        self._forked = options.start_method == "fork"
+        self.forked = options.start_method == "fork"
         self._context = multiprocessing.get_context(options.start_method)
         self._init: Any = options.worker_init_fn
-        if self._init is not None and not self._forked:
+        if self._init is not None and not self.forked:
             self._init = cloudpickle.dumps(self._init)
         self._portable = portable or not hasattr(os, "pidfd_open")
         self._members: dict[int, _Member] = {}
         self._backlog: list[bytes] = []  # what the task pipe had no room for
-        self.foreign = False  # whether this is a forked copy of the parent
+        self._foreign = False  # whether this is a forked copy of the parent
+        self._closed = False
         # The parent's own ends go first: workers leave when they are gone. So does a
         # forked copy of the parent, which would keep them open.
         with ExitStack() as ends, ExitStack() as rest:
@@ -142,7 +143,7 @@ class Crew:
         """
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             raise SystemExit(1)
-        with _undisturbed(), ExitStack() as undo:
+        with undisturbed(), ExitStack() as undo:
             self._board[worker] = 0
             trace, told = os.pipe()
             undo.callback(os.close, trace)
@@ -286,9 +287,10 @@ class Crew:
         Idle workers leave by themselves when the task pipe ends; those that build get a
         moment to finish and are killed after it.
         """
-        if self.foreign:
+        if self.gone:
             return
-        with _undisturbed():
+        self._closed = True
+        with undisturbed():
             self._ends.close()
             watch = select.poll()
             waiting = {}
@@ -306,13 +308,23 @@ class Crew:
                 self.bury(worker)
             self._rest.close()
 
+    def let_go(self) -> None:
+        """In a forked copy of the parent, close what only the parent may hold open."""
+        self._foreign = True
+        self._ends.close()
+
+    @property
+    def gone(self) -> bool:
+        """Whether there is nothing to talk to any more: closed, or a forked copy."""
+        return self._closed or self._foreign
+
     def check_here(self) -> None:
         """Refuse to work in a forked copy of the process that owns the workers.
 
         Raises:
             LoaderForkedError: This is one.
         """
-        if self.foreign:
+        if self._foreign:
             raise LoaderForkedError(
                 f"this loader belongs to the process that {os.getpid()} was forked from; "
                 "make a Loader in this process"
@@ -326,15 +338,14 @@ _crews: weakref.WeakSet[Crew] = weakref.WeakSet()
 def _after_fork() -> None:
     """In a forked child, close what only the parent may hold open."""
     for crew in list(_crews):
-        crew.foreign = True
-        crew._ends.close()  # noqa: SLF001 - this is the crew's own room
+        crew.let_go()
 
 
 os.register_at_fork(after_in_child=_after_fork)
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
     """Let no signal in between, and let a fork be a fork.
 
     A worker starts with Ctrl-C and SIGTERM blocked, and opens itself to them once it has

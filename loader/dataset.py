@@ -79,7 +79,6 @@ class PyDataset:
 
     @workers.setter
     def workers(self, value: int) -> None:
-        self._have_settings()
         self._workers = value
 
     @property
@@ -90,7 +89,6 @@ class PyDataset:
 
     @use_multiprocessing.setter
     def use_multiprocessing(self, value: bool) -> None:
-        self._have_settings()
         self._use_multiprocessing = value
 
     @property
@@ -101,14 +99,15 @@ class PyDataset:
 
     @max_queue_size.setter
     def max_queue_size(self, value: int) -> None:
-        self._have_settings()
         self._max_queue_size = value
 
     def _have_settings(self) -> None:
         """Install the defaults in an object whose class forgot ``super().__init__()``."""
-        if "_workers" in self.__dict__:
+        defaults = {"_workers": 1, "_use_multiprocessing": False, "_max_queue_size": 10}
+        missing = defaults.keys() - self.__dict__.keys()
+        if not missing:
             return
-        PyDataset.__init__(self)
+        self.__dict__.update({name: defaults[name] for name in missing})
         warnings.warn(
             f"{type(self).__qualname__}.__init__ did not call super().__init__(**kwargs); "
             "workers=1, use_multiprocessing=False and max_queue_size=10 are assumed",

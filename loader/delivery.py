@@ -63,14 +63,12 @@ class Delivery:
         free = self.free
         if self._max_bytes is None or free <= 0:
             return free
-        if not self._outstanding:
-            return 1
-        if not self._largest:
-            # Sizes are not known before the first answer; ones without size never are.
-            return 0 if self._largest is None else free
+        least = 0 if self._outstanding else 1
+        if self._largest is None:  # no size is known before the first answer
+            return least
         building = len(self._outstanding) - len(self._ready)
         left = self._max_bytes - self._ready_bytes - building * self._largest
-        return min(free, max(0, left // self._largest))
+        return max(least, min(free, left // max(1, self._largest)))
 
     def issue(self, ticket: int) -> None:
         """Take a ticket into account that is being asked for."""
@@ -85,7 +83,8 @@ class Delivery:
             return
         self._ready[completion.ticket] = completion
         self._ready_bytes += completion.size
-        self._largest = max(self._largest or 0, completion.size)
+        if completion.error is None:
+            self._largest = max(self._largest or 0, completion.size)
 
     def pop(self) -> Completion | None:
         """The completion to deliver next, or None while it is still being built."""

@@ -209,6 +209,7 @@ class Loader:
         dataset, options = self.dataset, self.options
         if self._pool is None:
             self._pool = self._make_pool()
+        self._epochs[:] = [epoch for epoch in self._epochs if epoch.under_way]
         alone = not self._epochs
         if alone:
             self._pool.settle(options.timeout)
@@ -229,10 +230,7 @@ class Loader:
                 number, plan, self._pool, self._tickets, options, self._counts
             )
             self._epochs.append(epoch)
-            try:
-                yield from epoch.batches(self._epochs)
-            finally:
-                self._epochs.remove(epoch)
+            yield from epoch.batches(self._epochs)
         _call(dataset, "on_epoch_end")
 
     def _make_pool(self) -> Pool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import time
 from time import perf_counter_ns
@@ -12,7 +13,7 @@ from .errors import BatchTimeoutError, LoaderClosedError
 from .records import Order
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from .options import LoaderOptions
     from .plan import EpochPlan
@@ -47,6 +48,7 @@ class Epoch:
         counts: Counts,
     ) -> None:
         self.number = number
+        self._running: Generator[Any, None, None] | None = None
         self._plan = plan
         self._pool = pool
         self._tickets = tickets
@@ -69,8 +71,20 @@ class Epoch:
             self._counts.retries += completion.retries
             self._delivery.complete(completion)
 
-    def batches(self, epochs: list[Epoch]) -> Iterator[Any]:
-        """Yield every batch of the plan.
+    @property
+    def under_way(self) -> bool:
+        """Whether someone is in the middle of iterating it.
+
+        Asked of the generator itself: a flag of our own could be left standing by an
+        interrupt.
+        """
+        if self._running is None:
+            return False
+        state = inspect.getgeneratorstate(self._running)
+        return state in (inspect.GEN_RUNNING, inspect.GEN_SUSPENDED)
+
+    def batches(self, epochs: list[Epoch]) -> Generator[Any, None, None]:
+        """Yield every batch of the plan. To be called once.
 
         Args:
             epochs: All that are under way, this one included: the pool's answers may be
@@ -81,6 +95,10 @@ class Epoch:
             BatchTimeoutError: A batch took longer than the timeout.
             LoaderClosedError: The loader was closed in between.
         """
+        self._running = self._batches(epochs)
+        return self._running
+
+    def _batches(self, epochs: list[Epoch]) -> Generator[Any, None, None]:
         mark = perf_counter_ns()
         try:
             while True:

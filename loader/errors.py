@@ -20,6 +20,7 @@ Each class also inherits the builtin that fits, so that a plain ``except`` keeps
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 
 __all__ = [
     "BatchEncodingError",
@@ -188,6 +189,13 @@ class RemoteError(LoaderError):
     def __str__(self) -> str:
         said = f"{self.type_name}: {self.message}"
         return f"{said}\n{self.trace}" if self.trace else said
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Add a note, once, if the exception takes any; a frozen one does not."""
+    with suppress(Exception):
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
 
 
 def describe_exit(exitcode: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -18,6 +18,7 @@ OnError = Literal["raise", "skip"]
 
 _MOST_WORKERS = 1024
 _MOST_RETRIES = 100
+_LONGEST = 10**6  # seconds; what poll() can wait is not much more
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -144,18 +145,16 @@ def length_of(dataset: Any) -> int | None:
         ValueError: It is negative.
     """
     try:
-        length = (
-            dataset.num_batches
-            if hasattr(type(dataset), "num_batches")
-            else len(dataset)
-        )
-    except (NotImplementedError, TypeError) as error:
-        if isinstance(error, TypeError) and hasattr(type(dataset), "__len__"):
-            raise  # the dataset's own __len__ failed: its words say more
-        raise TypeError(
-            f"a dataset must have __len__ or num_batches, got {type(dataset)!r}; "
-            "num_batches = None means that it has no end"
-        ) from None
+        length = dataset.num_batches
+    except (AttributeError, NotImplementedError) as error:
+        if isinstance(error, AttributeError) and hasattr(type(dataset), "num_batches"):
+            raise  # the property's own failure: its words say more
+        if not hasattr(type(dataset), "__len__"):
+            raise TypeError(
+                f"a dataset must have __len__ or num_batches, got {type(dataset)!r}; "
+                "num_batches = None means that it has no end"
+            ) from None
+        length = len(dataset)
     if length is None:
         return None
     if callable(length):
@@ -167,9 +166,12 @@ def length_of(dataset: Any) -> int | None:
 
 
 def _integer(name: str, value: Any, low: int, high: int | None, remedy: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
         raise TypeError(f"{name} must be an integer, got {value!r}; {remedy}")
-    number = operator.index(value)
     if number < low or (high is not None and number > high):
         bounds = f"{low} or more" if high is None else f"from {low} to {high}"
         raise ValueError(f"{name} must be {bounds}, got {value!r}; {remedy}")
@@ -185,11 +187,13 @@ def _boolean(name: str, value: Any) -> bool:
 def _seconds(value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+    numbers = (int, float, np.integer, np.floating)
+    if isinstance(value, bool) or not isinstance(value, numbers):
         raise TypeError(f"timeout must be a number of seconds or None, got {value!r}")
-    if not 0 < value < float("inf"):
+    if not 0 < value <= _LONGEST:
         raise ValueError(
-            f"timeout must be positive and finite, got {value!r}; None waits for ever"
+            f"timeout must be positive and finite, at most {_LONGEST} seconds, got "
+            f"{value!r}; None waits for ever"
         )
     return float(value)
 
@@ -204,7 +208,10 @@ def _byte_count(value: Any) -> int | None:
     try:
         count = int(float(digits) * _UNITS[unit])
     except (KeyError, ValueError, OverflowError):
+        count = 0
+    if count < 1:
         raise ValueError(
-            f"max_bytes must be a number of bytes or text such as '2GB', got {value!r}"
-        ) from None
-    return _integer("max_bytes", count, 1, None, "None sets no bound")
+            "max_bytes must be a number of bytes or text such as '2GB', 1 or more, got "
+            f"{value!r}; None sets no bound"
+        )
+    return count

@@ -182,7 +182,8 @@ def _reduce_array(array: NDArray[Any], place: Place) -> Any:
     elif not flags.c_contiguous:
         copy = place(array.nbytes).view(dtype).reshape(array.shape)
         np.copyto(copy, array)
-        copy.flags.writeable = flags.writeable
+        # Not flags.writeable, which warns where an array was broadcast.
+        copy.flags.writeable = not array.__array_interface__["data"][1]
         array = copy
     if dtype.kind in _PLAIN_KINDS and dtype.isbuiltin == 1:
         return np.ndarray, (array.shape, dtype.str, _buffer(array), 0, None, order)
@@ -233,7 +234,7 @@ def _reduce_tensor(tensor: Any, place: Place) -> Any:
 
     if tensor.device.type != "cpu" or tensor.layout is not torch.strided:
         return NotImplemented
-    if tensor.is_quantized or tensor.is_nested or type(tensor.data) is not torch.Tensor:
+    if tensor.is_quantized or tensor.is_nested or vars(tensor):
         return NotImplemented
     plain = tensor.detach().resolve_conj().resolve_neg()
     # Any dense order of the axes (channels_last, a transpose) travels as it lies.
@@ -283,5 +284,9 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, (list, tuple, set, frozenset)):
         for number, part in enumerate(value):
             yield f"[{number}]", part
-    for name, part in getattr(value, "__dict__", {}).items():
-        yield f".{name}", part
+    with suppress(Exception):  # what it does to be pickled may be what fails
+        reduced = value.__reduce_ex__(5)
+        states = reduced[2] if isinstance(reduced, tuple) and len(reduced) > 2 else None
+        for state in states if isinstance(states, tuple) else (states,):
+            if isinstance(state, dict):
+                yield from ((f".{name}", part) for name, part in state.items())

@@ -30,8 +30,12 @@ class Pool(ABC):
     ``collect`` in turns; ``abandon`` where it ends early. ``close`` at any time.
     """
 
-    deaths = 0  # workers that ended and were replaced
     closed = False
+
+    @property
+    def deaths(self) -> int:
+        """Workers that ended and were replaced."""
+        return 0
 
     @abstractmethod
     def settle(self, timeout: float | None) -> None:

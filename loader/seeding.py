@@ -14,7 +14,7 @@ import random
 import struct
 import sys
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ __all__ = [
     "building",
     "get_worker_info",
     "kept_globals",
+    "own_globals",
     "rekey_globals",
 ]
 
@@ -97,14 +98,25 @@ def get_worker_info() -> WorkerInfo | None:
     return _current.get()
 
 
-@contextmanager
-def building(info: WorkerInfo) -> Iterator[None]:
-    """Make ``info`` what :func:`get_worker_info` tells, in this thread, for a while."""
-    token = _current.set(info)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+class building:
+    """Makes ``info`` what :func:`get_worker_info` tells, in this thread, for a while.
+
+    A class, because a generator would set the traceback of what passes through, and a
+    frozen exception refuses that.
+    """
+
+    __slots__ = ("_info", "_token")
+
+    _token: Token[WorkerInfo | None]
+
+    def __init__(self, info: WorkerInfo) -> None:
+        self._info = info
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._info)
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)
 
 
 def rekey_globals(seed: int) -> None:
@@ -117,10 +129,18 @@ def rekey_globals(seed: int) -> None:
 
     random.seed(seed)
     numpy.random.seed(seed & 0xFFFFFFFF)
-    torch = sys.modules.get("torch")
-    if torch is not None and hasattr(torch, "default_generator"):
-        # The CPU generator alone: torch.manual_seed would also queue work for CUDA.
-        torch.default_generator.manual_seed(seed & (_MASK >> 1))
+    torch = _torch_generator()
+    if torch is not None:
+        torch.manual_seed(seed & (_MASK >> 1))
+
+
+def own_globals() -> None:
+    """Make sure, in a worker process, that the global generators can be set."""
+    import numpy.random
+
+    legacy = numpy.random.mtrand
+    if not isinstance(legacy.get_bit_generator(), numpy.random.MT19937):
+        legacy.set_bit_generator(numpy.random.MT19937(0))
 
 
 @contextmanager
@@ -129,20 +149,32 @@ def kept_globals(spare: np.random.MT19937) -> Iterator[None]:
 
     Args:
         spare: Stands in for numpy's global bit generator meanwhile. An exchange of
-            generators is fifty times quicker than saving and restoring a state.
+            generators is quicker than saving and restoring a state.
     """
     import numpy.random
 
-    python: tuple[Any, ...] = random.getstate()
-    global_ = numpy.random.mtrand
-    legacy = global_.get_bit_generator()
-    torch = sys.modules.get("torch")
-    tensor = torch.default_generator.get_state() if torch is not None else None
-    global_.set_bit_generator(spare)
+    legacy = numpy.random.mtrand
+    python = random.getstate()
+    torch = _torch_generator()
+    tensor = None if torch is None else torch.get_state()
+    own, state = legacy.get_bit_generator(), numpy.random.get_state(legacy=False)
+    legacy.set_bit_generator(spare)
     try:
         yield
     finally:
+        legacy.set_bit_generator(own)
+        if state[
+            "has_gauss"
+        ]:  # the second of a pair of normal deviates, kept for later
+            numpy.random.set_state(state)
         random.setstate(python)
-        global_.set_bit_generator(legacy)
         if torch is not None:
-            torch.default_generator.set_state(tensor)
+            torch.set_state(tensor)
+
+
+def _torch_generator() -> Any:
+    """Torch's CPU generator if torch is imported, and whole.
+
+    Not ``torch.manual_seed``, which would also queue work for CUDA.
+    """
+    return getattr(sys.modules.get("torch"), "default_generator", None)

@@ -48,19 +48,29 @@ class _Stored:
 
 
 @dataclass(frozen=True, slots=True)
+class _Place:
+    """Where one large array was written."""
+
+    slot: int
+    offset: int
+    size: int
+    stored: _Stored
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """One state of the dataset, and where workers find it.
 
     Attributes:
         number: Rises with each change.
         slot: Where it is written; 0 where every worker was born with it.
-        places: Slot and offset of each large array that was written, by content.
+        places: Where each large array was written, by content.
         stored: Keeps ``slot``.
     """
 
     number: int
     slot: int = 0
-    places: dict[Print, tuple[int, int, _Stored]] = field(default_factory=dict)
+    places: dict[Print, _Place] = field(default_factory=dict)
     stored: _Stored | None = None
 
 
@@ -181,31 +191,33 @@ class Versions:
         whole = pickled(
             self._dataset, smallest=_LARGE, files=True, prefer_value=not self._forked
         )
-        prints = tuple(
-            hashlib.sha1(buffer, usedforsecurity=False).digest()
-            for buffer in whole.buffers
-        )
-        return _Snapshot(bytes(whole.body), prints), whole.buffers
+        prints: dict[Print, None] = {}
+        for buffer in whole.buffers:
+            print_ = hashlib.sha1(buffer, usedforsecurity=False).digest()
+            while print_ in prints:  # equal arrays are not one array
+                print_ += b"+"
+            prints[print_] = None
+        return _Snapshot(bytes(whole.body), tuple(prints)), whole.buffers
 
     def _write(
         self, snapshot: _Snapshot, buffers: list[memoryview], number: int
     ) -> None:
         slot = self._slots.lend()
         writer, stored = Writer(self._slots.arena, slot), _Stored()
-        places: dict[Print, tuple[int, int, _Stored]] = {}
+        places: dict[Print, _Place] = {}
         table = []
         for print_, buffer in zip(snapshot.prints, buffers, strict=True):
             if print_ in self._common:
                 table.append((print_, _INHERITED, 0, 0))
                 continue
-            if print_ not in places:
-                places[print_] = self.current.places.get(print_) or (
-                    slot, _copy_in(writer, buffer), stored
-                )  # fmt: skip
-            where, offset, _ = places[print_]
-            table.append((print_, where, offset, buffer.nbytes))
+            place = self.current.places.get(print_) or _Place(
+                slot, _copy_in(writer, buffer), buffer.nbytes, stored
+            )
+            places[print_] = place
+            table.append((print_, place.slot, place.offset, place.size))
         size = writer.write((snapshot.body, table))
-        self._slots.lease(slot, size, stored)
+        # No batch is as large as a state may be: its memory goes back at once.
+        self._slots.lease(slot, size, stored, keep=False)
         self.current = Version(number, slot, places, stored)
 
 

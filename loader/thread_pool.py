@@ -1,10 +1,10 @@
 """Worker threads over two ``SimpleQueue``s.
 
-Each thread holds a lock of its own while it builds. Whoever has been given all the locks
-in turn, after taking back the unstarted orders, knows that nothing is being built: that is
-how :meth:`ThreadPool.settle` waits, whatever was interrupted before. Threads are daemons,
-because one that hangs in the user's code cannot be ended and must not keep the
-interpreter from ending.
+Each thread shows on its seat what it is building, and clears that before it answers.
+Nothing is being built when every seat is clear: a thread that has taken an abandoned order
+and not shown it yet will find it among the unwanted ones, and drop it. Threads are daemons,
+because one that hangs in the user's code cannot be ended and must not keep the interpreter
+from ending.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from queue import Empty, SimpleQueue
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from .errors import LoaderForkedError
+from .errors import LoaderClosedError, LoaderForkedError, add_note
 from .pool import Pool, size_of
 from .records import Completion
 
@@ -46,17 +46,17 @@ class _Seat:
 
     Attributes:
         number: Of the worker.
-        building: Held while a batch is built.
         order: What is being built.
         given_up: Set when nobody waits for this thread any more; it leaves by itself.
+        failed: Set when ``worker_init_fn`` raised and the thread has left.
         thread: Who sits here.
     """
 
     number: int
-    building: threading.Lock = field(default_factory=threading.Lock)
     order: Order | None = None
     given_up: bool = False
-    thread: threading.Thread | None = None
+    failed: bool = False
+    thread: threading.Thread = field(init=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +64,7 @@ class _Shared:
     """All that the threads and the consumer share.
 
     Attributes:
-        orders: What to build; None tells a thread to leave.
+        orders: What to build; None tells all threads to leave.
         answers: What came of it.
         unwanted: Tickets of abandoned orders that a thread may be about to begin. Only
             the consumer's thread changes it.
@@ -102,22 +102,24 @@ class ThreadPool(Pool):
         self._measure = measure
         self._shared = _Shared()
         self._process = os.getpid()
-        self._seats: list[_Seat] = []
-        self._release = weakref.finalize(self, _dismiss, self._shared, workers)
+        self._seats: dict[int, _Seat] = {}  # by number
+        self._release = weakref.finalize(self, self._shared.orders.put, None)
 
     def settle(self, timeout: float | None) -> None:
-        """Wait until every thread has put its batch aside."""
-        for seat in list(self._seats):
-            if seat.building.acquire(timeout=-1 if timeout is None else timeout):
-                seat.building.release()
-            else:
-                self._replace(seat)
+        """Wait until no thread is building anything."""
+        while busy := [seat for seat in self._seats.values() if seat.order is not None]:
+            deadline = None if timeout is None else time.monotonic() + timeout
+            if not self.collect(deadline):
+                for seat in busy:
+                    self._replace(seat)
 
     def begin_epoch(self, *, alone: bool) -> None:
-        """Start the threads, if this is the first epoch."""
+        """Start the threads that there are not, all of them at the first epoch."""
         self._check_here()
-        while len(self._seats) < self._workers:
-            self._seats.append(self._seat(len(self._seats)))
+        for number in range(self._workers):
+            seat = self._seats.get(number)
+            if seat is None or seat.failed or not seat.thread.is_alive():
+                self._seat(number)
 
     def submit(self, orders: Sequence[Order]) -> None:
         """Queue the orders for whichever thread is free first."""
@@ -137,7 +139,6 @@ class ThreadPool(Pool):
                 found.append(answers.get_nowait())
         for completion in found:
             if completion.ticket == _NO_TICKET and completion.error is not None:
-                self._disband()
                 raise completion.error
         unwanted = self._shared.unwanted
         if unwanted:
@@ -160,9 +161,9 @@ class ThreadPool(Pool):
 
     def give_up(self, ticket: int) -> str:
         """Tell where the thread stands, and seat another in its place."""
-        for seat in list(self._seats):
+        for seat in self._seats.values():
             order = seat.order
-            if order is None or order.ticket != ticket or seat.thread is None:
+            if order is None or order.ticket != ticket:
                 continue
             # The documented way to another thread's frames, its name notwithstanding.
             frame = sys._current_frames().get(seat.thread.ident or 0)  # noqa: SLF001
@@ -179,10 +180,16 @@ class ThreadPool(Pool):
         self.closed = True
         if self._process != os.getpid():
             return
-        seats = self._disband()
+        seats, self._seats = self._seats, {}
+        for seat in seats.values():
+            seat.given_up = True
+        self._release()
+        # For a consumer that waits in another thread.
+        closed = LoaderClosedError("the loader was closed; make a new Loader")
+        self._shared.answers.put(Completion(_NO_TICKET, error=closed))
         deadline = time.monotonic() + _GRACE
-        for seat in seats:
-            if seat.thread is None or seat.thread is threading.current_thread():
+        for seat in seats.values():
+            if seat.thread is threading.current_thread() or not seat.thread.is_alive():
                 continue
             seat.thread.join(max(0.0, deadline - time.monotonic()))
             if seat.thread.is_alive():
@@ -193,16 +200,6 @@ class ThreadPool(Pool):
                     seat.order.index if seat.order is not None else "?",
                 )
 
-    def _disband(self) -> list[_Seat]:
-        """Tell all threads to leave; whoever comes after them shares nothing with them."""
-        seats, self._seats = self._seats, []
-        for seat in seats:
-            seat.given_up = True
-        self._release()
-        self._shared = _Shared()
-        self._release = weakref.finalize(self, _dismiss, self._shared, self._workers)
-        return seats
-
     def _check_here(self) -> None:
         if self._process != os.getpid():
             raise LoaderForkedError(
@@ -210,7 +207,7 @@ class ThreadPool(Pool):
                 "a forked copy without its threads; make a Loader in this process"
             )
 
-    def _seat(self, number: int) -> _Seat:
+    def _seat(self, number: int) -> None:
         seat = _Seat(number)
         seat.thread = threading.Thread(
             target=_serve,
@@ -221,12 +218,12 @@ class ThreadPool(Pool):
             name=f"feedline-{number}",
             daemon=True,
         )  # fmt: skip
+        self._seats[number] = seat
         seat.thread.start()
-        return seat
 
     def _replace(self, seat: _Seat) -> None:
         seat.given_up = True
-        self._seats[seat.number] = self._seat(seat.number)
+        self._seat(seat.number)
 
 
 def _serve(
@@ -242,20 +239,22 @@ def _serve(
         try:
             init(seat.number)
         except BaseException as error:  # noqa: BLE001 - raised where the epoch begins
-            error.add_note(f"Raised by worker_init_fn({seat.number})")
+            add_note(error, f"Raised by worker_init_fn({seat.number})")
+            seat.failed = True
             shared.answers.put(Completion(_NO_TICKET, error=error))
             return
-    while not seat.given_up and (order := shared.orders.get()) is not None:
+    while not seat.given_up:
+        order = shared.orders.get()
+        if order is None:
+            shared.orders.put(None)  # for the next one
+            return
         start = perf_counter_ns()
-        with seat.building:
-            if order.ticket in shared.unwanted:
-                completion = Completion(order.ticket)
-            else:
-                seat.order = order
-                completion = _answer(
-                    dataset, recipe, order, seat.number, measure, start
-                )
-                seat.order = None
+        seat.order = order  # first, and only then the look at what is unwanted
+        if order.ticket in shared.unwanted:
+            completion = Completion(order.ticket)
+        else:
+            completion = _answer(dataset, recipe, order, seat.number, measure, start)
+        seat.order = None  # first, and only then the answer: settle() waits for one
         shared.answers.put(completion)
         # Waiting for the next order must not keep this batch alive.
         del completion
@@ -271,8 +270,3 @@ def _answer(
     size = size_of(built.batch) if measure else 0
     busy = perf_counter_ns() - start
     return Completion(order.ticket, built.batch, built.error, size, busy, built.retries)
-
-
-def _dismiss(shared: _Shared, workers: int) -> None:
-    for _ in range(workers):
-        shared.orders.put(None)

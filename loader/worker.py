@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 from .arena import Arena
 from .codec import Writer
-from .errors import BatchEncodingError
+from .errors import BatchEncodingError, add_note
 from .pickling import REFUSALS, find_refused
 from .records import RECORD_BYTES, Kind, Result, Task
 from .remote import pack_error
+from .seeding import own_globals
 from .snapshot import load
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def main(setup: Setup) -> None:
         daemon=True,
     ).start()
     _limit_threads()
+    own_globals()
     gc.freeze()  # the collector would touch, and so copy, every page that was forked
     arena = Arena(setup.arena.fd, setup.stride)
     with suppress(BrokenPipeError):  # the parent is gone, or has closed the pool
@@ -109,8 +111,8 @@ def main(setup: Setup) -> None:
                 init = setup.init
                 (pickle.loads(init) if isinstance(init, bytes) else init)(setup.worker)
         except BaseException as error:  # noqa: BLE001 - raised where the epoch begins
-            error.add_note(
-                "Raised before the first batch, by the dataset or worker_init_fn"
+            add_note(
+                error, "Raised before the first batch, by the dataset or worker_init_fn"
             )
             size = _write_error(arena, setup.start_slot, error, _name(setup))
             _tell(setup, 0, size, 0, setup.start_slot, Kind.FAILED, 0)
@@ -130,7 +132,8 @@ def _serve(setup: Setup, arena: Arena, dataset: Any) -> None:
         retries = 0
         try:
             if task.version != version:
-                dataset = None  # before its successor is there
+                dataset = None
+                arena.detach()  # what the user's code keeps of it must not change
                 dataset = load(arena, task.state_slot, setup.birth.inherited)
                 version = task.version
             built = setup.recipe.build(dataset, task, worker)

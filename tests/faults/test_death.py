@@ -1,0 +1,273 @@
+"""Workers that end while they should not: every batch comes all the same."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from feedline import Loader, WorkerDiedError, WorkerStartError
+from tests import datasets
+from tests.datasets import PATIENCE, block, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from feedline.options import StartMethod
+
+WAYS = [
+    "SIGKILL", "SIGSEGV", "SIGABRT", "SIGTERM", "SIGBUS", "os._exit(0)", "os._exit(3)",
+    "sys.exit(3)", "sys.exit()", "null pointer", "orphan",
+]  # fmt: skip
+
+
+class PortableLoader(Loader):
+    _portable = True
+
+
+def fork(dataset: Any, method: StartMethod = "fork", **options: Any) -> Loader:
+    chosen = {"workers": 2, **options}
+    return Loader(dataset, use_multiprocessing=True, start_method=method, **chosen)
+
+
+def expect_blocks(loader: Loader, length: int) -> None:
+    seen = []
+    for index, array in loader:
+        assert array.tobytes() == block(index).tobytes()
+        seen.append(index)
+    assert seen == list(range(length))
+
+
+def pids(loader: Loader) -> list[int]:
+    pool: Any = loader._pool
+    found: list[int] = pool.pids
+    return found
+
+
+def kill_all(loader: Loader) -> None:
+    for pid in pids(loader):
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_a_batch_whose_worker_ends_is_built_again(
+    how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with fork(datasets.Dies(tmp_path, how)) as loader:
+        start = time.monotonic()
+        with caplog.at_level(logging.WARNING, "feedline"):
+            expect_blocks(loader, 20)
+        assert time.monotonic() - start < 1.5  # a grandchild lives longer
+        assert loader.stats().deaths == 1
+        expect_blocks(loader, 20)
+    name = {"null pointer": "SIGSEGV", "orphan": "SIGKILL"}.get(how, how)
+    code = how[-2] if how[-2].isdigit() else "0"
+    assert "while it built batch 7 of epoch 0" in caplog.text
+    assert (name if name.startswith("SIG") else f"code {code}") in caplog.text
+    if how in {"SIGSEGV", "SIGABRT", "SIGBUS", "null pointer"}:
+        assert "in die" in caplog.text
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+@pytest.mark.parametrize("how", ["SIGKILL", "os._exit(0)"])
+def test_a_started_worker_that_ends_is_replaced(
+    how: str, method: StartMethod, tmp_path: Path
+) -> None:
+    with fork(datasets.Dies(tmp_path, how), method) as loader:
+        expect_blocks(loader, 20)
+        assert loader.stats().deaths == 1
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_the_portable_path_replaces_workers_too(method: str, tmp_path: Path) -> None:
+    with PortableLoader(
+        datasets.Dies(tmp_path, "SIGKILL"),
+        workers=2,
+        use_multiprocessing=True,
+        start_method=method,  # type: ignore[arg-type]
+    ) as loader:
+        expect_blocks(loader, 20)
+        kill_all(loader)
+        expect_blocks(loader, 20)
+
+
+def test_two_deaths_of_one_batch_are_forgiven(tmp_path: Path) -> None:
+    with fork(datasets.Dies(tmp_path, "SIGKILL", times=2)) as loader:
+        expect_blocks(loader, 20)
+        assert loader.stats().deaths == 2
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("SIGKILL", r"killed by SIGKILL \(signal 9\); .*out-of-memory"),
+        ("SIGSEGV", r"killed by SIGSEGV \(signal 11\); .*compiled code"),
+        ("os._exit(3)", r"exited with code 3; .*os\._exit"),
+    ],
+)
+def test_a_batch_that_always_ends_its_worker_is_an_error_that_names_it(
+    how: str, words: str, tmp_path: Path
+) -> None:
+    dataset = datasets.Dies(tmp_path, how, times=99)
+    with fork(dataset) as loader:
+        for _ in range(2):
+            start = time.monotonic()
+            seen: list[Any] = []
+            with pytest.raises(
+                WorkerDiedError, match=rf"^batch 7 ended .* worker [01]: .*{words}"
+            ) as caught:
+                seen.extend(loader)
+            assert time.monotonic() - start < 1
+            assert [index for index, _ in seen] == list(range(7))
+            assert (caught.value.index, caught.value.attempts) == (7, 3)
+        dataset.at = 99
+        expect_blocks(loader, 20)
+
+
+def test_a_batch_that_always_ends_its_worker_can_be_skipped(tmp_path: Path) -> None:
+    dataset = datasets.Dies(tmp_path, "SIGKILL", times=99)
+    with fork(dataset, on_error="skip") as loader:
+        assert [index for index, _ in loader] == [i for i in range(20) if i != 7]
+        assert loader.stats().skipped == 1
+
+
+def test_sys_exit_without_processes_ends_the_loop_there(tmp_path: Path) -> None:
+    for workers in (0, 2):
+        dataset = datasets.Dies(tmp_path, "sys.exit(3)", times=99)
+        seen: list[Any] = []
+        with (
+            Loader(dataset, workers=workers) as loader,
+            pytest.raises(SystemExit, match="3"),
+        ):
+            seen.extend(loader)
+        assert [index for index, _ in seen] == list(range(7))
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_all_workers_killed_between_two_epochs_are_replaced(
+    method: StartMethod,
+) -> None:
+    dataset = datasets.Stateful(8)
+    with fork(dataset, method) as loader:
+        list(loader)
+        kill_all(loader)
+        dataset.large[:] = 77
+        level = 78.0
+        assert [batch[:5] for batch in loader] == [
+            (index, 2, 1, level, level) for index in range(8)
+        ]
+
+
+def test_all_workers_killed_at_once_in_mid_epoch_are_replaced() -> None:
+    with fork(datasets.Blocks(60), workers=4) as loader:
+        seen = []
+        for index, array in loader:
+            assert array.tobytes() == block(index).tobytes()
+            seen.append(index)
+            if index in (5, 25, 59):
+                kill_all(loader)
+        assert seen == list(range(60))
+        expect_blocks(loader, 60)
+
+
+def test_idle_workers_killed_in_mid_epoch_are_replaced(tmp_path: Path) -> None:
+    dataset = datasets.Reporting(tmp_path)
+    with fork(dataset, max_queue_size=1) as loader:
+        iterator = iter(loader)
+        seen = [int(next(iterator)[0])]
+        for _ in range(5):
+            answers_are_there(loader)
+            kill_all(loader)  # all idle: the one answer is in the pipe
+            seen += [int(next(iterator)[0]) for _ in range(2)]
+        seen += [int(batch[0]) for batch in iterator]
+        assert seen == list(range(24))
+
+
+def answers_are_there(loader: Loader) -> None:
+    pool: Any = loader._pool
+    wait_until(
+        lambda: pool._dispatch.crew.wait(time.monotonic()).answers, "an answer is there"
+    )
+
+
+def test_workers_killed_just_after_they_returned_a_big_batch_lose_nothing() -> None:
+    size = 4_000_000  # 32 MB
+    with fork(datasets.Blocks(5, size), max_queue_size=1) as loader:
+        for expected, (index, array) in enumerate(loader):
+            if index in (0, 2):
+                answers_are_there(loader)
+                kill_all(loader)
+            assert index == expected
+            assert array.tobytes() == block(index, size).tobytes()
+            del array
+        assert expected == 4
+
+
+def test_a_replacement_sees_the_state_with_which_the_epoch_began() -> None:
+    """Whatever the user changes in the dataset while the epoch goes on."""
+    dataset = datasets.Blocks(40, 500)
+    with fork(dataset) as loader:
+        sizes = []
+        for index, array in loader:
+            sizes.append(len(array))
+            if index == 3:
+                dataset.size = 999
+                kill_all(loader)
+        assert sizes == [500] * 40
+        assert [len(array) for _, array in loader] == [999] * 40
+
+
+class Levels(datasets.Numbers):
+    """Tells the level of a large array that the user changes."""
+
+    def __init__(self) -> None:
+        super().__init__(40)
+        self.large = block(0, 50_000) * 0
+
+    def __getitem__(self, index: int) -> Any:
+        return int(self.large.min()), int(self.large.max())
+
+
+def test_a_replacement_finds_the_arrays_that_were_sent_when_the_epoch_began() -> None:
+    dataset = Levels()
+    with fork(dataset) as loader:
+        assert list(loader) == [(0, 0)] * 40
+        dataset.large[:] = 1  # is sent to the workers that live
+        seen = []
+        for number, batch in enumerate(loader):
+            seen.append(batch)
+            if number == 3:
+                dataset.large[:] = 2  # too early, and not for this epoch
+                kill_all(loader)
+        assert seen == [(1, 1)] * 40
+        assert list(loader) == [(2, 2)] * 40
+
+
+def test_a_worker_killed_again_and_again_by_others_never_loses_a_batch() -> None:
+    with fork(datasets.Blocks(200)) as loader:
+        seen = []
+        for index, _ in loader:
+            seen.append(index)
+            if index % 10 == 5:
+                with suppress(ProcessLookupError):
+                    os.kill(pids(loader)[index // 10 % 2], signal.SIGKILL)
+        assert seen == list(range(200))
+        assert loader.stats().deaths >= 10
+
+
+def exit_at_once(worker: int) -> None:
+    os._exit(5)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_that_end_before_they_start_are_one_error(method: StartMethod) -> None:
+    with fork(datasets.Numbers(), method, worker_init_fn=exit_at_once) as loader:
+        start = time.monotonic()
+        with pytest.raises(WorkerStartError, match=r"worker [01] did not .* code 5"):
+            list(loader)
+        assert time.monotonic() - start < PATIENCE / 4

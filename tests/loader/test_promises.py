@@ -1,0 +1,1136 @@
+"""What a loader promises, over every pool: one suite, the same bytes."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import logging
+import os
+import pickle
+import queue
+import random
+import resource
+import subprocess
+import sys
+import textwrap
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pytest
+
+from feedline import (
+    BatchEncodingError,
+    BatchTimeoutError,
+    DatasetEncodingError,
+    Loader,
+    LoaderBusyError,
+    LoaderClosedError,
+    PyDataset,
+    RemoteError,
+    get_worker_info,
+)
+from tests import datasets
+from tests.datasets import PATIENCE, Gate, block, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+ROOT = Path(__file__).parents[2]
+
+
+class PortableLoader(Loader):
+    """Does without what only Linux has."""
+
+    _portable = True
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "inline": {"workers": 0},
+    "thread": {"workers": 2},
+    **{
+        method: {"workers": 2, "use_multiprocessing": True, "start_method": method}
+        for method in ("fork", "forkserver", "spawn")
+    },
+}
+QUICK = ["inline", "thread", "fork"]  # no Python has to start anew
+POOLS = ["thread", "fork", "forkserver", "spawn"]
+PROCESSES = ["fork", "forkserver", "spawn"]
+PORTABLE = ["portable fork", "portable spawn"]
+
+
+class OpenLoader(Protocol):
+    """Opens loaders of one kind."""
+
+    kind: str
+
+    def __call__(self, dataset: Any, **options: Any) -> Loader: ...
+
+
+class _Opener:
+    def __init__(self, kind: str, opened: ExitStack) -> None:
+        self.kind = kind
+        self._opened = opened
+
+    def __call__(self, dataset: Any, **options: Any) -> Loader:
+        method = self.kind.removeprefix("portable ")
+        make = Loader if method == self.kind else PortableLoader
+        return self._opened.enter_context(make(dataset, **{**KINDS[method], **options}))
+
+
+@pytest.fixture(params=list(KINDS))
+def open_loader(request: pytest.FixtureRequest) -> Iterator[OpenLoader]:
+    """Open loaders of one kind; close them all when the test ends."""
+    with ExitStack() as opened:
+        yield _Opener(request.param, opened)
+
+
+def over(*kinds: str) -> pytest.MarkDecorator:
+    """Run a test over these kinds instead of all."""
+    return pytest.mark.parametrize("open_loader", kinds, indirect=True)
+
+
+core = over(*KINDS, *PORTABLE)
+pools = over(*POOLS)
+processes = over(*PROCESSES)
+quick = over(*QUICK)
+
+
+def checked(batches: Iterable[Any]) -> list[int]:
+    """The indices of ``Blocks`` batches, each compared byte for byte."""
+    indices = []
+    for index, array in batches:
+        right = block(index, len(array))
+        assert array.dtype == right.dtype
+        assert array.tobytes() == right.tobytes(), index
+        indices.append(index)
+    return indices
+
+
+def digest(batches: Iterable[Any]) -> str:
+    """Names the bytes of batches, in their order."""
+    sum_ = hashlib.sha256()
+    for batch in batches:
+        sum_.update(pickle.dumps(batch, protocol=4))
+    return sum_.hexdigest()
+
+
+def run_script(
+    text: str, folder: Path, *, options: tuple[str, ...] = (), limit: float = 30.0
+) -> subprocess.CompletedProcess[str]:
+    """Run a program of its own, with a hard limit."""
+    script = folder / "script.py"
+    script.write_text(textwrap.dedent(text))
+    return subprocess.run(
+        [sys.executable, *options, str(script)],
+        capture_output=True,
+        text=True,
+        timeout=limit,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+
+
+# Order, exactly once, the same bytes
+
+
+@core
+def test_batches_come_in_order_once_in_every_epoch(open_loader: OpenLoader) -> None:
+    loader = open_loader(datasets.Blocks(25))
+    for _ in range(3):
+        assert checked(loader) == list(range(25))
+    assert len(loader) == 25
+    assert loader.stats().batches == 75
+    assert loader.stats().epochs == 3
+
+
+def test_shuffled_epochs_are_permutations_and_the_same_in_every_pool(
+    open_loader: OpenLoader,
+) -> None:
+    loader = open_loader(datasets.Blocks(40), shuffle=True, seed=5)
+    orders = [checked(loader) for _ in range(3)]
+    with Loader(datasets.Blocks(40), workers=0, shuffle=True, seed=5) as inline:
+        assert orders == [checked(inline) for _ in range(3)]
+    assert all(sorted(order) == list(range(40)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 3
+
+
+@core
+def test_a_batch_has_the_same_rng_in_every_pool(open_loader: OpenLoader) -> None:
+    loader = open_loader(datasets.RngDraws(10), seed=11, shuffle=True)
+    first, second = list(loader), list(loader)
+    with Loader(datasets.RngDraws(10), workers=0, seed=11, shuffle=True) as inline:
+        assert digest(first) == digest(inline)
+        assert digest(second) == digest(inline)
+    assert digest(first) != digest(second)
+    assert len({seed for *_, seed in [*first, *second]}) == 20
+
+
+@over("inline", "fork", "forkserver", "spawn")
+def test_global_generators_give_the_same_draws_inline_and_in_processes(
+    open_loader: OpenLoader,
+) -> None:
+    import torch  # noqa: F401 - before the first batch, as a training script does
+
+    init = None if open_loader.kind == "inline" else datasets.import_torch
+    loader = open_loader(datasets.GlobalDraws(6), seed=3, worker_init_fn=init)
+    draws = [*loader, *loader]
+    with Loader(datasets.GlobalDraws(6), workers=0, seed=3) as inline:
+        assert digest(draws) == digest([*inline, *inline])
+    assert len({value for _, value, _, _ in draws}) == 12
+    assert len({tensor[0] for *_, tensor in draws}) == 12
+
+
+def test_loading_leaves_the_callers_own_draws_alone(open_loader: OpenLoader) -> None:
+    random.seed(1)
+    np.random.seed(1)
+    expected = random.random(), np.random.random()
+    random.seed(1)
+    np.random.seed(1)
+    list(open_loader(datasets.RngDraws(4)))
+    assert (random.random(), np.random.random()) == expected
+
+
+@pools
+def test_the_number_of_workers_does_not_change_a_byte(open_loader: OpenLoader) -> None:
+    with Loader(datasets.RngDraws(9), workers=0, seed=8) as inline:
+        expected = digest(inline)
+    for workers in (1, 3):
+        loader = open_loader(datasets.RngDraws(9), seed=8, workers=workers)
+        assert digest(loader) == expected
+
+
+@over("thread", "fork")
+def test_without_order_the_same_batches_come_as_they_are_built(
+    open_loader: OpenLoader, tmp_path: Path
+) -> None:
+    loader = open_loader(datasets.Reversing(tmp_path), in_order=False)
+    order = list(loader)
+    assert order[-1] == 0
+    assert sorted(order) == list(range(6))
+
+
+def test_without_order_every_batch_comes_once(open_loader: OpenLoader) -> None:
+    loader = open_loader(datasets.Blocks(30), in_order=False, shuffle=True)
+    for _ in range(2):
+        assert sorted(checked(loader)) == list(range(30))
+
+
+def test_an_object_with_len_and_getitem_is_a_dataset(open_loader: OpenLoader) -> None:
+    assert list(open_loader(datasets.Bare())) == [0, 10, 20, 30, 40]
+
+
+# The bound
+
+
+@pools
+@pytest.mark.parametrize("bound", [1, 3])
+def test_no_more_than_max_queue_size_batches_are_started_ahead(
+    open_loader: OpenLoader, tmp_path: Path, bound: int
+) -> None:
+    dataset = datasets.Reporting(tmp_path)
+    loader = open_loader(dataset, max_queue_size=bound)
+    iterator = iter(loader)
+    taken = [int(next(iterator)[0]) for _ in range(4)]
+    assert taken == [0, 1, 2, 3]
+    # Orders may be sent in portions, but never beyond the bound.
+    with pytest.raises(TimeoutError):
+        dataset.gate.await_arrival(4 + bound, seconds=0.2)
+    assert [int(batch[0]) for batch in iterator] == list(range(4, 24))
+
+
+@over("thread", "fork")
+def test_a_consumer_that_waits_finds_the_queue_full(
+    open_loader: OpenLoader, tmp_path: Path
+) -> None:
+    dataset = datasets.Reporting(tmp_path)
+    iterator = iter(open_loader(dataset, max_queue_size=4))
+    next(iterator)
+    for index in range(4):
+        dataset.gate.await_arrival(index)
+    list(iterator)
+
+
+@over("thread", "fork")
+def test_max_bytes_bounds_what_is_started_ahead(
+    open_loader: OpenLoader, tmp_path: Path
+) -> None:
+    dataset = datasets.Reporting(tmp_path, size=100_000)
+    iterator = iter(open_loader(dataset, max_bytes="350KB", max_queue_size=20))
+    next(iterator)
+    with pytest.raises(TimeoutError):
+        dataset.gate.await_arrival(1 + 3, seconds=0.2)
+    assert len(list(iterator)) == 23
+
+
+def test_one_batch_larger_than_max_bytes_still_comes(open_loader: OpenLoader) -> None:
+    loader = open_loader(datasets.Blocks(5, size=50_000), max_bytes=1000)
+    assert checked(loader) == list(range(5))
+
+
+def test_the_bound_may_exceed_what_a_pipe_holds() -> None:
+    dataset = datasets.Numbers(9000)
+    with Loader(dataset, **KINDS["fork"], max_queue_size=8000) as loader:
+        assert list(loader) == list(range(9000))
+        for number, _ in zip(range(5), loader, strict=False):
+            assert number < 5
+        assert list(loader) == list(range(9000))
+
+
+# Hooks
+
+
+@core
+def test_what_either_hook_changes_is_seen_by_every_batch_of_the_next_epoch(
+    open_loader: OpenLoader,
+) -> None:
+    dataset = datasets.Stateful()
+    loader = open_loader(dataset)
+    pids: list[set[int]] = []
+    for epoch in range(4):
+        level = float(epoch + 1 + 1000 * epoch)
+        batches = list(loader)
+        assert [batch[:5] for batch in batches] == [
+            (index, epoch + 1, epoch, level, level) for index in range(len(dataset))
+        ]
+        pids.append({batch[5] for batch in batches})
+    steps = [step for _ in range(4) for step in ("begin", "end")]
+    assert dataset.calls == [(step, os.getpid()) for step in steps]
+    workers = len(set.union(*pids))
+    assert workers <= (1 if open_loader.kind in {"inline", "thread"} else 2)
+
+
+@core
+def test_what_the_user_changes_between_epochs_is_seen(open_loader: OpenLoader) -> None:
+    dataset = datasets.Blocks(4, 5000)
+    loader = open_loader(dataset)
+    assert checked(loader) == [0, 1, 2, 3]
+    dataset.size = 9000
+    assert [len(array) for _, array in loader] == [9000] * 4
+    dataset.size = 5000
+    assert [len(array) for _, array in loader] == [5000] * 4
+
+
+class FirstValues(datasets.Stateful):
+    """Tells one value of the large array and writes over it afterwards."""
+
+    def on_epoch_begin(self) -> None:
+        pass
+
+    on_epoch_end = on_epoch_begin
+
+    def __getitem__(self, index: int) -> Any:
+        return float(self.large[index])
+
+
+def test_a_large_array_changed_in_place_and_back_is_seen_each_time(
+    open_loader: OpenLoader,
+) -> None:
+    dataset = FirstValues()
+    loader = open_loader(dataset)
+    for value in (0.0, 7.0, 0.0, 7.0, 8.0, 7.0):
+        dataset.large[:] = value
+        assert list(loader) == [value] * len(dataset)
+
+
+def test_a_slow_hook_runs_while_no_batch_is_being_built(tmp_path: Path) -> None:
+    class Watched(PyDataset):
+        building = 0
+        overlaps = 0
+
+        def __len__(self) -> int:
+            return 8
+
+        def __getitem__(self, index: int) -> int:
+            self.building += 1
+            gate.arrive(index)
+            if index == 1:
+                gate.pass_through("late")
+            self.building -= 1
+            return index
+
+        def on_epoch_begin(self) -> None:
+            self.overlaps += self.building
+
+    gate = Gate(tmp_path)
+    dataset = Watched()
+    with Loader(dataset, workers=2) as loader, ThreadPoolExecutor(1) as other:
+        iterator = iter(loader)
+        next(iterator)
+        gate.await_arrival("late")
+        del iterator  # as a break does
+        second = other.submit(list, loader)
+        with pytest.raises(TimeoutError):
+            second.result(timeout=0.2)  # the hook waits for batch 1
+        gate.let_all()
+        assert second.result(timeout=PATIENCE) == list(range(8))
+    assert dataset.overlaps == 0
+
+
+def test_a_dataset_that_cannot_be_pickled_is_forked_anew_for_each_epoch() -> None:
+    dataset = datasets.Unpicklable()
+    with Loader(dataset, **KINDS["fork"]) as loader:
+        pids: list[set[int]] = []
+        for epoch in range(3):
+            batches = list(loader)
+            level = float(epoch + 1 + 1000 * epoch)
+            assert [batch[:5] for batch in batches] == [
+                (index, epoch + 1, epoch, level, level) for index in range(8)
+            ]
+            pids.append({batch[5] for batch in batches})
+        assert not pids[0] & pids[1]
+        assert not pids[1] & pids[2]
+
+
+@over("forkserver", "spawn")
+def test_a_dataset_that_cannot_be_pickled_is_refused_by_the_name_of_the_attribute(
+    open_loader: OpenLoader,
+) -> None:
+    loader = open_loader(datasets.Unpicklable())
+    for _ in range(2):
+        with pytest.raises(DatasetEncodingError, match=r"dataset\.lock is of type"):
+            list(loader)
+
+
+@quick
+@pytest.mark.parametrize("hook", ["on_epoch_begin", "on_epoch_end"])
+def test_a_hook_that_raises_ends_its_epoch_and_no_other(
+    open_loader: OpenLoader, hook: str
+) -> None:
+    dataset = datasets.HookRaises(hook, epoch=1)
+    loader = open_loader(dataset)
+    assert list(loader) == list(range(12))
+    seen: list[int] = []
+    with pytest.raises(LookupError, match=f"^{hook} failed$"):
+        seen.extend(loader)
+    assert seen == ([] if hook == "on_epoch_begin" else list(range(12)))
+    assert list(loader) == list(range(12))
+
+
+@quick
+def test_on_epoch_end_runs_only_when_the_epoch_was_consumed_whole(
+    open_loader: OpenLoader,
+) -> None:
+    dataset = datasets.Stateful()
+    loader = open_loader(dataset)
+    iterator = iter(loader)
+    for _ in range(8):
+        next(iterator)
+    assert dataset.ended == 0
+    assert next(iterator, None) is None
+    assert dataset.ended == 1
+    for _ in loader:
+        break
+    assert (dataset.begun, dataset.ended) == (2, 1)
+
+
+@core
+def test_an_epoch_after_an_early_break_is_exact(open_loader: OpenLoader) -> None:
+    dataset = datasets.Stateful(20)
+    loader = open_loader(dataset, max_queue_size=7)
+    for number in (1, 3, 7, 1):
+        for _ in islice(loader, number):
+            pass
+        begun = dataset.begun + 1
+        assert [batch[:2] for batch in loader] == [(i, begun) for i in range(20)]
+
+
+@quick
+def test_a_hook_may_change_the_length(open_loader: OpenLoader) -> None:
+    loader = open_loader(datasets.Growing(0))
+    assert [list(loader) for _ in range(3)] == [[0], [0, 1], [0, 1, 2]]
+
+
+# Errors
+
+
+ARRIVALS = {
+    "chained": (ValueError, "^outer"),
+    "two arguments": (datasets.TwoArguments, r"^seven \(7\)"),
+    "IndexError": (IndexError, "^inside"),
+    "KeyboardInterrupt": (KeyboardInterrupt, "^in a batch"),
+    "own base": (datasets.OwnBase, "^base"),
+    "group": (ExceptionGroup, "^group"),
+    "file": (FileNotFoundError, "nowhere"),
+    "recursion": (RecursionError, "maximum recursion"),
+    "large": (ValueError, "^xxx"),
+    "memory": (MemoryError, "^none left"),
+    "unicode": (UnicodeDecodeError, "bad"),
+    "StopIteration": (RuntimeError, r"__getitem__\(5\) raised StopIteration"),
+    "GeneratorExit": (RuntimeError, r"__getitem__\(5\) raised GeneratorExit"),
+}
+
+
+def seen_before_error(
+    loader: Loader, kind: type[BaseException], words: str
+) -> tuple[list[Any], BaseException]:
+    """One epoch that must raise: what came before, and the error."""
+    seen: list[Any] = []
+    with pytest.raises(kind, match=words) as caught:
+        seen.extend(loader)
+    return seen, caught.value
+
+
+@quick
+@pytest.mark.parametrize("kind", ARRIVALS)
+def test_an_error_arrives_as_itself_after_the_batches_before_it(
+    open_loader: OpenLoader, kind: str
+) -> None:
+    loader = open_loader(datasets.Raises(5, kind))
+    for epoch in range(2):
+        seen, error = seen_before_error(loader, *ARRIVALS[kind])
+        assert seen == [0, 1, 2, 3, 4]
+        assert type(error) is ARRIVALS[kind][0]
+        if kind not in {"StopIteration", "GeneratorExit"}:
+            notes = "\n".join(error.__notes__)
+            assert f"__getitem__(5) in epoch {epoch}" in notes
+        loader.dataset.at = 99
+        assert list(loader) == list(range(8))  # usable, and the same workers
+        loader.dataset.at = 5
+        loader._counts.epochs = 1  # so that the note names it
+
+
+@over("forkserver", "spawn")
+@pytest.mark.parametrize("kind", ["chained", "two arguments"])
+def test_an_error_of_a_spawned_worker_arrives_as_itself(
+    open_loader: OpenLoader, kind: str
+) -> None:
+    loader = open_loader(datasets.Raises(5, kind))
+    seen, error = seen_before_error(loader, *ARRIVALS[kind])
+    assert seen == [0, 1, 2, 3, 4]
+    assert type(error) is ARRIVALS[kind][0]
+
+
+def test_an_error_keeps_cause_notes_attributes_and_tells_worker_and_traceback() -> None:
+    with Loader(datasets.Raises(2, "chained"), **KINDS["fork"]) as loader:
+        _, error = seen_before_error(loader, ValueError, "outer")
+        assert repr(error.__cause__) == "KeyError('inner')"
+        assert error.__notes__[0] == "a note of the user's"
+        assert "__getitem__(2)" in error.__notes__[1]
+        assert "In worker" in error.__notes__[2]
+        assert "datasets.py" in error.__notes__[2]
+    with Loader(datasets.Raises(2, "file"), **KINDS["fork"]) as loader:
+        _, missing = seen_before_error(loader, FileNotFoundError, "nowhere")
+        assert isinstance(missing, FileNotFoundError)
+        assert (missing.errno, missing.filename) == (2, "nowhere")
+    with Loader(datasets.Raises(2, "two arguments"), **KINDS["fork"]) as loader:
+        _, two = seen_before_error(loader, datasets.TwoArguments, "seven")
+        assert isinstance(two, datasets.TwoArguments)
+        assert (two.code, two.text) == (7, "seven")
+    with Loader(datasets.Raises(2, "group"), **KINDS["fork"]) as loader:
+        _, group = seen_before_error(loader, ExceptionGroup, "group")
+        assert isinstance(group, ExceptionGroup)
+        assert [repr(e) for e in group.exceptions] == [
+            "ValueError('one')",
+            "KeyError('two')",
+        ]
+
+
+def test_an_error_that_cannot_travel_is_told_by_a_remote_error() -> None:
+    with Loader(datasets.Raises(2, "lock"), **KINDS["fork"]) as loader:
+        for _ in range(2):
+            seen, error = seen_before_error(loader, RemoteError, "HoldsLock: held")
+            assert seen == [0, 1]
+            assert isinstance(error, RemoteError)
+            assert error.type_name == "tests.datasets.HoldsLock"
+            assert "_raise" in "\n".join(error.__notes__)
+
+
+def test_an_error_of_a_local_class_is_caught_by_that_class() -> None:
+    class Local(Exception):
+        pass
+
+    def fail(index: int) -> Any:
+        if index == 3:
+            raise Local("here")
+        return index
+
+    with Loader(datasets.Calls(fail), **KINDS["fork"]) as loader:
+        seen, _ = seen_before_error(loader, Local, "here")
+        assert seen == [0, 1, 2]
+
+
+@quick
+def test_none_is_a_batch(open_loader: OpenLoader) -> None:
+    expected = [None if i in (3, 7) else i for i in range(12)]
+    assert list(open_loader(datasets.Nones())) == expected
+
+
+@processes
+@pytest.mark.parametrize(
+    ("kind", "error", "words"),
+    [
+        (
+            "lock",
+            BatchEncodingError,
+            r"batch 5 .*batch\['held'\]\[1\] is of type 'lock'",
+        ),
+        (
+            "generator",
+            BatchEncodingError,
+            r"batch 5 .*batch\['x'\] is of type 'generator'",
+        ),
+        ("undecodable", ArithmeticError, "cannot be decoded"),
+        ("unencodable", ArithmeticError, "cannot be encoded"),
+    ],
+)
+def test_a_batch_that_cannot_travel_is_an_error_at_its_position(
+    open_loader: OpenLoader, kind: str, error: type[Exception], words: str
+) -> None:
+    if open_loader.kind == "spawn" and kind != "lock":
+        return  # the worker's main loop is the same; once is enough
+    loader = open_loader(datasets.Odd(5, kind))
+    for _ in range(2):
+        seen, caught = seen_before_error(loader, error, words)
+        assert seen == [0, 1, 2, 3, 4]
+        if not isinstance(caught, BatchEncodingError):
+            assert "5" in "\n".join(caught.__notes__)
+    loader.dataset.at = 99
+    assert list(loader) == list(range(8))
+
+
+def test_a_lambda_is_delivered() -> None:
+    with Loader(datasets.Odd(5, "lambda"), **KINDS["fork"]) as loader:
+        assert list(loader)[5]() == 42
+
+
+@quick
+def test_skipped_batches_are_left_out_and_counted(
+    open_loader: OpenLoader, caplog: pytest.LogCaptureFixture
+) -> None:
+    loader = open_loader(datasets.Raises(5, "chained"), on_error="skip")
+    with caplog.at_level(logging.WARNING, "feedline"):
+        assert list(loader) == [0, 1, 2, 3, 4, 6, 7]
+    assert loader.stats().skipped == 1
+    assert "batch 5 of epoch 0 is left out: ValueError('outer')" in caplog.text
+    assert list(loader) == [0, 1, 2, 3, 4, 6, 7]
+    assert loader.stats().skipped == 2
+
+
+@quick
+def test_a_keyboard_interrupt_in_a_batch_is_never_skipped(
+    open_loader: OpenLoader,
+) -> None:
+    loader = open_loader(datasets.Raises(5, "KeyboardInterrupt"), on_error="skip")
+    seen, _ = seen_before_error(loader, KeyboardInterrupt, "in a batch")
+    assert seen == [0, 1, 2, 3, 4]
+
+
+@quick
+def test_a_batch_is_tried_again_as_often_as_asked(
+    open_loader: OpenLoader, tmp_path: Path
+) -> None:
+    loader = open_loader(datasets.RaisesTwice(tmp_path), retries=2)
+    assert list(loader) == list(range(6))
+    assert loader.stats().retries == 12
+
+
+@quick
+def test_a_batch_is_not_tried_more_often_than_asked(
+    open_loader: OpenLoader, tmp_path: Path
+) -> None:
+    loader = open_loader(datasets.RaisesTwice(tmp_path), retries=1)
+    seen, _ = seen_before_error(loader, OSError, "attempt 1")
+    assert seen == []
+
+
+@pools
+def test_worker_init_fn_runs_in_each_worker_with_its_number(
+    open_loader: OpenLoader,
+) -> None:
+    loader = open_loader(
+        datasets.Remembered(), worker_init_fn=datasets.Remember(offset=100)
+    )
+    assert list(loader) == [100] * 12
+
+
+@pools
+def test_a_worker_init_fn_that_fails_is_that_error_each_time(
+    open_loader: OpenLoader,
+) -> None:
+    loader = open_loader(datasets.Numbers(), worker_init_fn=datasets.fail_in_worker)
+    for _ in range(2):
+        seen, _ = seen_before_error(loader, OSError, "no licence for worker [01]")
+        assert seen == []
+
+
+def test_a_worker_init_fn_that_fails_in_one_thread_leaves_no_other(
+    tmp_path: Path,
+) -> None:
+    gate = Gate(tmp_path)
+
+    def init(worker: int) -> None:
+        if worker == 1 and not gate.has_arrived("repaired"):
+            raise OSError("one")
+
+    with Loader(datasets.Gated(tmp_path), workers=2, worker_init_fn=init) as loader:
+        for _ in range(3):
+            seen, _ = seen_before_error(loader, OSError, "one")
+            assert seen == []
+        gate.arrive("repaired")
+        gate.let_all()
+        assert list(loader) == list(range(12))
+        names = [t.name for t in threading.enumerate() if "feedline" in t.name]
+        assert sorted(names) == ["feedline-0", "feedline-1"]
+
+
+@over("thread", "fork")
+def test_a_timeout_names_the_batch_and_the_stack_and_the_loader_goes_on(
+    open_loader: OpenLoader, tmp_path: Path
+) -> None:
+    dataset = datasets.Slow(tmp_path)
+    loader = open_loader(dataset, timeout=0.5)
+    seen, error = seen_before_error(loader, BatchTimeoutError, r"^batch 3 took longer")
+    assert seen == [0, 1, 2]
+    assert isinstance(error, BatchTimeoutError)
+    assert (error.index, error.seconds) == (3, 0.5)
+    assert "hang_here" in error.where
+    dataset.gate.arrive("over")
+    assert list(loader) == list(range(8))
+
+
+# Lengths
+
+
+@core
+def test_an_empty_dataset_has_empty_epochs_with_hooks_and_no_worker(
+    open_loader: OpenLoader,
+) -> None:
+    dataset = datasets.Stateful(0)
+    loader = open_loader(dataset)
+    assert list(loader) == []
+    assert list(loader) == []
+    assert (dataset.begun, dataset.ended) == (2, 2)
+    assert not getattr(loader._pool, "pids", [])
+    assert not [t for t in threading.enumerate() if t.name.startswith("feedline")]
+
+
+@quick
+def test_one_batch_is_enough_for_many_workers(open_loader: OpenLoader) -> None:
+    workers = 0 if open_loader.kind == "inline" else 4
+    loader = open_loader(datasets.Blocks(1), workers=workers)
+    assert [checked(loader) for _ in range(3)] == [[0], [0], [0]]
+
+
+def test_a_dataset_without_end_goes_on_and_starts_anew(open_loader: OpenLoader) -> None:
+    loader = open_loader(datasets.Blocks(None))
+    assert checked(islice(loader, 50)) == list(range(50))
+    assert checked(islice(loader, 20)) == list(range(20))
+    with pytest.raises(TypeError, match="no length"):
+        len(loader)
+
+
+# What the consumer keeps, and what it writes
+
+
+@core
+def test_kept_batches_stay_intact_under_a_flood_and_after_close(
+    open_loader: OpenLoader,
+) -> None:
+    loader = open_loader(datasets.Blocks(30, size=20_000), max_queue_size=5)
+    kept = list(loader)
+    parts = [array[7:9] for _, array in loader]  # a part keeps the whole alive
+    for _ in range(3):
+        assert checked(loader) == list(range(30))
+    loader.close()
+    assert checked(kept) == list(range(30))
+    assert [part.tolist() for part in parts] == [
+        block(index, 20_000)[7:9].tolist() for index in range(30)
+    ]
+
+
+def test_no_delivered_array_is_held_by_the_loader(open_loader: OpenLoader) -> None:
+    loader = open_loader(datasets.Blocks(10, size=20_000))
+    references = []
+    for _, array in loader:
+        references.append(weakref.ref(array))
+        del array
+        assert references[-1]() is None
+    assert len(references) == 10
+
+
+def test_what_the_consumer_writes_into_a_batch_stays_there(
+    open_loader: OpenLoader,
+) -> None:
+    loader = open_loader(datasets.Blocks(12, size=20_000), max_queue_size=3)
+    for _ in range(3):
+        indices = []
+        for index, array in loader:
+            assert array.tobytes() == block(index, 20_000).tobytes()
+            array[:] = -1
+            indices.append(index)
+        assert indices == list(range(12))
+
+
+def test_memory_of_batches_that_are_gone_is_used_again() -> None:
+    with Loader(datasets.Blocks(60, size=250_000), **KINDS["fork"]) as loader:
+        assert checked(loader) == list(range(60))
+        pool: Any = loader._pool
+        used = os.fstat(pool._dispatch.crew.slots.arena.fd).st_blocks * 512
+    assert used < 2 * 10 * 250_000 * 8 + 30 * 2**20
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equal in type, dtype, shape, writability and every byte."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, np.ma.MaskedArray):
+        return same(left.data, right.data) and same(np.asarray(left.mask), right.mask)
+    if isinstance(left, np.ndarray):
+        facts = [(a.dtype, a.shape, a.flags.writeable) for a in (left, right)]
+        if left.dtype.hasobject or left.dtype.char == "g":  # that has padding
+            return facts[0] == facts[1] and left.tolist() == right.tolist()
+        return facts[0] == facts[1] and left.tobytes() == right.tobytes()
+    if isinstance(left, dict):
+        return list(left) == list(right) and all(same(left[k], right[k]) for k in left)
+    if isinstance(left, (list, tuple)):
+        pairs = zip(left, right, strict=False)
+        return len(left) == len(right) and all(same(a, b) for a, b in pairs)
+    if isinstance(left, datasets.Record):
+        return left.name == right.name and same(left.values, right.values)
+    return bool(left == right)
+
+
+def same_tensors(left: Any, right: Any) -> bool:
+    import torch
+
+    if isinstance(left, dict):
+        return all(same_tensors(left[key], right[key]) for key in right)
+    facts = [
+        (type(t), t.dtype, t.shape, t.layout, t.requires_grad) for t in (left, right)
+    ]
+    if facts[0] != facts[1]:
+        return False
+    if left.layout is torch.strided and left.dtype is torch.float8_e4m3fn:
+        left, right = left.float(), right.float()
+    if left.layout is torch.sparse_coo:
+        left, right = left.to_dense(), right.to_dense()
+    return bool(torch.equal(left, right))
+
+
+@over("thread", "fork", "spawn", *PORTABLE)
+def test_batches_of_every_type_arrive_as_they_were_made(
+    open_loader: OpenLoader,
+) -> None:
+    made = datasets.odd_batches()
+    arrived = list(open_loader(datasets.OddBatches(with_torch=False)))
+    assert [name for name, _ in arrived] == list(made)
+    assert [name for name, got in arrived if not same(got, made[name])] == []
+
+
+@over("thread", "fork", "spawn")
+def test_torch_tensors_of_every_type_arrive_as_they_were_made(
+    open_loader: OpenLoader,
+) -> None:
+    import torch
+
+    made = datasets.torch_batches()
+    arrived = dict(open_loader(datasets.OddBatches(with_torch=True)))
+    assert list(arrived) == list(made)
+    wrong = [name for name in made if not same_tensors(arrived[name], made[name])]
+    assert wrong == []
+    lasting = arrived["channels last"]
+    assert lasting.is_contiguous(memory_format=torch.channels_last)
+    arrived["float64"].mul_(2)
+    assert torch.equal(arrived["float64"], made["float64"] * 2)
+
+
+# More than one at once
+
+
+@core
+def test_two_iterators_of_one_loader_are_exact_each(open_loader: OpenLoader) -> None:
+    loader = open_loader(datasets.Blocks(15), shuffle=True, seed=2)
+    left, right = iter(loader), iter(loader)
+    pairs = list(zip(left, right, strict=True))
+    assert sorted(checked(pair[0] for pair in pairs)) == list(range(15))
+    assert sorted(checked(pair[1] for pair in pairs)) == list(range(15))
+
+
+@quick
+def test_two_iterators_may_end_at_different_times(open_loader: OpenLoader) -> None:
+    loader = open_loader(datasets.Blocks(15), max_queue_size=4)
+    left, right = iter(loader), iter(loader)
+    assert checked(islice(left, 5)) == list(range(5))
+    assert checked(islice(right, 3)) == list(range(3))
+    del left
+    gc.collect()
+    third = iter(loader)
+    assert checked(islice(third, 4)) == list(range(4))
+    assert checked(right) == list(range(3, 15))
+    assert checked(third) == list(range(4, 15))
+
+
+@quick
+def test_a_second_epoch_is_refused_while_hooks_belong_to_the_first(
+    open_loader: OpenLoader,
+) -> None:
+    dataset = datasets.Stateful()
+    loader = open_loader(dataset)
+    first = iter(loader)
+    begun = [next(first)]
+    with pytest.raises(LoaderBusyError, match="has hooks"):
+        next(iter(loader))
+    begun += first
+    assert [batch[:2] for batch in begun] == [(index, 1) for index in range(8)]
+    assert (dataset.begun, dataset.ended) == (1, 1)
+    assert len(list(loader)) == 8
+
+
+@processes
+def test_a_second_epoch_is_refused_when_the_dataset_has_changed_in_the_first(
+    open_loader: OpenLoader,
+) -> None:
+    dataset = datasets.Blocks(6)
+    loader = open_loader(dataset)
+    first = iter(loader)
+    begun = [next(first)]
+    dataset.size = 77
+    with pytest.raises(LoaderBusyError, match="dataset was changed"):
+        next(iter(loader))
+    assert checked([*begun, *first]) == list(range(6))
+
+
+def test_two_loaders_on_one_dataset_are_exact_each(open_loader: OpenLoader) -> None:
+    dataset = datasets.Blocks(10)
+    left, right = open_loader(dataset), open_loader(dataset, shuffle=True)
+    pairs = list(zip(left, right, strict=True))
+    assert checked(pair[0] for pair in pairs) == list(range(10))
+    assert sorted(checked(pair[1] for pair in pairs)) == list(range(10))
+
+
+@over("inline", "thread", "fork", "forkserver")
+def test_a_loader_inside_a_worker_is_exact(open_loader: OpenLoader) -> None:
+    multiprocessing = open_loader.kind != "inline"
+    expected = [(i, [(k, int(block(k).sum())) for k in range(5)]) for i in range(4)]
+    loader = open_loader(datasets.Nested(multiprocessing))
+    assert list(loader) == expected
+    assert list(loader) == expected
+
+
+def test_a_loader_works_in_another_thread(open_loader: OpenLoader) -> None:
+    def use() -> list[int]:
+        with open_loader(datasets.Blocks(10)) as loader:
+            return checked(loader) + checked(loader)
+
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(use).result(timeout=PATIENCE) == [*range(10)] * 2
+
+
+@quick
+def test_two_threads_on_one_iterator_share_its_batches_or_are_told(
+    open_loader: OpenLoader,
+) -> None:
+    iterator = iter(open_loader(datasets.Numbers(300)))
+    taken: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def consume() -> None:
+        while True:
+            try:
+                batch = next(iterator, None)
+            except ValueError as error:  # only ever these words
+                assert "generator already executing" in str(error)  # noqa: PT017
+                continue
+            if batch is None:
+                return
+            taken.put(batch)
+
+    with ThreadPoolExecutor(2) as both:
+        for done in [both.submit(consume) for _ in range(2)]:
+            done.result(timeout=PATIENCE)
+    assert sorted(taken.get() for _ in range(taken.qsize())) == list(range(300))
+
+
+# The end
+
+
+def test_a_closed_loader_says_so(open_loader: OpenLoader) -> None:
+    loader = open_loader(datasets.Numbers())
+    assert list(loader) == list(range(12))
+    loader.close()
+    loader.close()
+    with pytest.raises(LoaderClosedError, match="make a new Loader"):
+        iter(loader)
+    assert loader.stats().batches == 12
+
+
+@core
+def test_closing_in_mid_epoch_ends_the_iterator_with_an_error(
+    open_loader: OpenLoader,
+) -> None:
+    loader = open_loader(datasets.Numbers())
+    iterator = iter(loader)
+    assert next(iterator) == 0
+    loader.close()
+    with pytest.raises(LoaderClosedError, match="in the middle of an epoch"):
+        next(iterator)
+    with pytest.raises(StopIteration):
+        next(iterator)
+
+
+@pools
+def test_a_loader_dropped_unclosed_warns_and_leaves_nothing(
+    open_loader: OpenLoader,
+) -> None:
+    dataset = datasets.Numbers()
+    loader = Loader(dataset, **KINDS[open_loader.kind])
+    iterator = iter(loader)
+    assert next(iterator) == 0
+    del iterator
+    with pytest.warns(ResourceWarning, match=r"unclosed <Loader of Numbers"):
+        del loader
+
+
+def test_worker_info_tells_worker_batch_and_epoch(open_loader: OpenLoader) -> None:
+    assert get_worker_info() is None
+    loader = open_loader(datasets.Infos())
+    for epoch in range(2):
+        infos = list(loader)
+        assert [info[0] for info in infos] == list(range(12))
+        workers = loader.options.workers
+        for index, worker, count, seen_epoch, seen_index, seed in infos:
+            assert (seen_index, seen_epoch, count) == (index, epoch, workers)
+            assert 0 <= worker < max(1, workers)
+            assert 0 <= seed < 2**64
+    assert get_worker_info() is None
+
+
+# Code that cannot be imported by name
+
+
+@core
+def test_a_local_class_with_a_lambda_is_a_dataset(open_loader: OpenLoader) -> None:
+    class Local(PyDataset):
+        def __init__(self) -> None:
+            super().__init__()
+            self.make: Callable[[int], Any] = lambda index: (index, block(index))
+
+        def __len__(self) -> int:
+            return 6
+
+        def __getitem__(self, index: int) -> Any:
+            return self.make(index)
+
+    loader = open_loader(Local())
+    assert checked(loader) == list(range(6))
+    loader.dataset.make = lambda index: (index + 1, block(index + 1))
+    assert checked(loader) == list(range(1, 7))
+
+
+@pytest.mark.parametrize("method", PROCESSES)
+def test_a_class_of_the_main_script_is_a_dataset_and_a_batch(
+    method: str, tmp_path: Path
+) -> None:
+    done = run_script(
+        f"""
+        from dataclasses import dataclass
+        from feedline import Loader, PyDataset
+
+        @dataclass
+        class Sample:
+            value: int
+
+        class Mine(PyDataset):
+            scale = 1
+            def __len__(self):
+                return 5
+            def __getitem__(self, index):
+                if index == 4:
+                    raise MyError(index)
+                return Sample(index * self.scale)
+
+        class MyError(Exception):
+            pass
+
+        if __name__ == "__main__":
+            dataset = Mine()
+            with Loader(dataset, workers=2, use_multiprocessing=True,
+                        start_method={method!r}) as loader:
+                for scale in (1, 2):
+                    dataset.scale = scale
+                    seen = []
+                    try:
+                        for batch in loader:
+                            seen.append(batch)
+                    except MyError:
+                        pass
+                    assert seen == [Sample(scale * k) for k in range(4)], seen
+                    assert all(type(s) is Sample for s in seen)
+            print("fine")
+        """,
+        tmp_path,
+        options=("-Werror",),
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("fine\n", "", 0)
+
+
+# Sizes
+
+
+@over("thread", "fork", "spawn")
+def test_batches_of_200_megabytes_are_exact(open_loader: OpenLoader) -> None:
+    loader = open_loader(datasets.Blocks(2, size=25_000_000), max_queue_size=2)
+    for expected, (index, array) in enumerate(loader):
+        assert index == expected
+        assert array.nbytes == 200_000_000
+        right = block(index, 25_000_000)
+        assert np.array_equal(array, right)
+        del array, right
+
+
+@over("thread", "fork")
+def test_20000_tiny_batches_are_exact(open_loader: OpenLoader) -> None:
+    assert list(open_loader(datasets.Numbers(20_000))) == list(range(20_000))
+
+
+def test_200_kept_batches_need_no_descriptors_of_their_own(tmp_path: Path) -> None:
+    done = run_script(
+        """
+        import resource
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        from feedline import Loader
+        from tests.datasets import Blocks, block
+
+        with Loader(Blocks(200, 5000), workers=2, use_multiprocessing=True) as loader:
+            kept = list(loader)
+        assert [index for index, _ in kept] == list(range(200))
+        assert all((array == block(i, 5000)).all() for i, array in kept)
+        print("fine")
+        """,
+        tmp_path,
+    )
+    assert (done.stdout, done.stderr) == ("fine\n", "")
+
+
+def test_descriptors_above_1024_work() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2048:
+        pytest.fail(f"this test needs 2048 descriptors, the limit is {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    taken = [os.open("/dev/null", os.O_RDONLY) for _ in range(1100)]
+    try:
+        with Loader(datasets.Blocks(12), **KINDS["fork"]) as loader:
+            assert checked(loader) == list(range(12))
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_workers_start_only_with_the_first_epoch_and_stay(tmp_path: Path) -> None:
+    with Loader(datasets.Pids(tmp_path), **KINDS["fork"]) as loader:
+        assert loader._pool is None
+        first = {pid for _, pid in loader}
+        second = {pid for _, pid in loader}
+        assert len(first | second) <= 2
+        pids = set(loader._pool.pids)  # type: ignore[attr-defined]
+        assert pids >= first | second
+    wait_until(
+        lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), "they end"
+    )
