@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from feedline import BatchTimeoutError, Loader
 from tests import datasets
+from tests.datasets import wait_until
 
 from .test_death import expect_blocks, fork, pids
 
@@ -51,7 +52,9 @@ def test_a_frozen_worker_is_an_error_in_time_that_says_so(tmp_path: Path) -> Non
 def test_a_frozen_idle_worker_does_not_hinder_the_others_or_the_end() -> None:
     with fork(datasets.Blocks(20)) as loader:
         expect_blocks(loader, 20)
-        os.kill(pids(loader)[0], signal.SIGSTOP)
+        frozen = psutil.Process(pids(loader)[0])
+        frozen.suspend()
+        wait_until(lambda: frozen.status() == psutil.STATUS_STOPPED, "it is frozen")
         expect_blocks(loader, 20)
         start = time.monotonic()
     assert time.monotonic() - start < 1
