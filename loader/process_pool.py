@@ -86,16 +86,19 @@ class ProcessPool(Pool):
     def begin_epoch(self, *, alone: bool) -> None:
         """Have workers that see the dataset as it is now."""
         self._check_here()
-        dispatch = self._whole()
         if not alone:
-            if dispatch.versions.changed():
+            if self._whole().versions.changed():
                 raise LoaderBusyError(
                     "the dataset was changed while an epoch of this loader is under way, "
                     "or cannot be pickled; finish or close the other iterator first"
                 )
-        elif not dispatch.versions.renew():
+            return
+        if self._torn:
             self._disband()
-            dispatch = self._whole()
+        dispatch = self._dispatch or self._assemble()
+        if not dispatch.versions.renew():
+            self._disband()
+            dispatch = self._assemble()
             dispatch.versions.renew()
         if not dispatch.crew.pids:
             self._start(dispatch)
@@ -152,11 +155,20 @@ class ProcessPool(Pool):
             self._dispatch.crew.check_here()
 
     def _whole(self) -> Dispatch:
-        """A dispatch in a known state; a new one if there is none."""
+        """The dispatch, in a known state, in the middle of an epoch."""
         if self._dispatch is not None and not self._torn:
             return self._dispatch
+        # An interrupt ended another epoch than the one that goes on.
         self._check_here()
         self._disband()
+        dispatch = self._assemble()
+        dispatch.versions.renew()
+        self._start(dispatch)
+        with self._in_one_piece():
+            dispatch.send(list(self._wanted.values()))
+        return dispatch
+
+    def _assemble(self) -> Dispatch:
         with undisturbed():
             crew = Crew(self._options, self._recipe, portable=self._portable)
             # Also at exit, before multiprocessing waits for its processes for ever.
@@ -165,11 +177,6 @@ class ProcessPool(Pool):
                 self._dataset, crew.slots, forked=self._forked, number=self._version
             )
             self._dispatch = dispatch = Dispatch(crew, versions, self._wanted)
-        if self._wanted:  # by another epoch that is under way
-            versions.renew()
-            self._start(dispatch)
-            with self._in_one_piece():
-                dispatch.send(list(self._wanted.values()))
         return dispatch
 
     def _start(self, dispatch: Dispatch) -> None:

@@ -663,18 +663,22 @@ def test_a_worker_init_fn_that_fails_is_that_error_each_time(
 def test_a_worker_init_fn_that_fails_in_one_thread_leaves_no_other(
     tmp_path: Path,
 ) -> None:
-    gate = Gate(tmp_path)
+    broken = True
 
     def init(worker: int) -> None:
-        if worker == 1 and not gate.has_arrived("repaired"):
+        if worker == 1 and broken:
             raise OSError("one")
 
-    with Loader(datasets.Gated(tmp_path), workers=2, worker_init_fn=init) as loader:
-        for _ in range(3):
+    dataset = datasets.Gated(tmp_path)
+    with Loader(dataset, workers=2, worker_init_fn=init) as loader:
+        for number in range(3):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            gate = dataset.gate = Gate(folder)  # holds the other thread's batch back
             seen, _ = seen_before_error(loader, OSError, "one")
             assert seen == []
-        gate.arrive("repaired")
-        gate.let_all()
+            gate.let_all()
+        broken = False
         assert list(loader) == list(range(12))
         names = [t.name for t in threading.enumerate() if "feedline" in t.name]
         assert sorted(names) == ["feedline-0", "feedline-1"]
