@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -29,6 +28,8 @@ from hypothesis.stateful import (
 from numpy.lib.stride_tricks import as_strided, sliding_window_view
 
 from feedline.arena import BOARD, Arena, Slots
+
+torch: Any = pytest.importorskip("torch")
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -23,6 +22,8 @@ from hypothesis.extra import numpy as npst
 from feedline.arena import Arena, Slots
 from feedline.codec import Writer, read
 from feedline.pickling import REFUSALS
+
+torch: Any = pytest.importorskip("torch")
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

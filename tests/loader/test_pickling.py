@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from feedline.pickling import REFUSALS, find_refused, pickled
+
+torch: Any = pytest.importorskip("torch")
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

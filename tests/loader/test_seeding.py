@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +23,8 @@ from feedline.seeding import (
     own_globals,
     rekey_globals,
 )
+
+torch: Any = pytest.importorskip("torch")
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

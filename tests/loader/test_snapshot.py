@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
 
 from feedline import PyDataset
 from feedline.arena import Arena, Slots
 from feedline.errors import DatasetEncodingError
 from feedline.snapshot import Versions, load
+
+torch: Any = pytest.importorskip("torch")
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
