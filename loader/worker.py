@@ -168,6 +168,11 @@ def _write_batch(arena: Arena, task: Task, batch: Any) -> int:
         return Writer(arena, task.slot).write(batch)
     except REFUSALS as error:
         raise BatchEncodingError(task.index, *find_refused(batch, "batch")) from error
+    except Exception as error:
+        add_note(
+            error, f"Raised while batch {task.index} of epoch {task.epoch} was encoded"
+        )
+        raise
 
 
 def _write_error(arena: Arena, slot: int, error: BaseException, origin: str) -> int:

@@ -179,14 +179,16 @@ class GlobalDraws(Numbers):
     """What the global generators give."""
 
     def __getitem__(self, index: int) -> Any:
+        return index, random.random(), np.random.random(3).tolist()
+
+
+class TorchDraws(Numbers):
+    """What torch's global generator gives."""
+
+    def __getitem__(self, index: int) -> Any:
         import torch
 
-        return (
-            index,
-            random.random(),
-            np.random.random(3),
-            torch.rand(3).tolist(),
-        )
+        return index, *torch.rand(3).tolist()
 
 
 class Stateful(Numbers):

@@ -28,8 +28,7 @@ from hypothesis.stateful import (
 from numpy.lib.stride_tricks import as_strided, sliding_window_view
 
 from feedline.arena import BOARD, Arena, Slots
-
-torch: Any = pytest.importorskip("torch")
+from tests.optional import needs_torch, torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -301,16 +300,18 @@ VIEWS: dict[str, Callable[[Any], Any]] = {
     "interface": lambda a: np.asarray(Holder(a)),
     "dlpack": lambda a: np.from_dlpack(a),
     "ctypes": lambda a: np.ctypeslib.as_ctypes(a),
-    "torch": lambda a: torch.from_numpy(a),
-    "torch view": lambda a: torch.from_numpy(a)[4:].view(torch.int16).reshape(2, -1),
-    "torch storage": lambda a: torch.from_numpy(a).untyped_storage(),
-    "torch and back": lambda a: torch.from_numpy(a)[4:].numpy(),
-    "torch detached": lambda a: torch.from_numpy(a).detach(),
-    "torch dlpack": lambda a: torch.from_dlpack(a),
     "iterator": lambda a: iter(a.reshape(2, -1)),
     "bound method": lambda a: a.sum,
     "closure": lambda a: lambda: a,
     "cycle": lambda a: cycle_of(a),
+}
+TENSORS: dict[str, Callable[[Any], Any]] = {
+    "tensor": lambda a: torch.from_numpy(a),
+    "view": lambda a: torch.from_numpy(a)[4:].view(torch.int16).reshape(2, -1),
+    "storage": lambda a: torch.from_numpy(a).untyped_storage(),
+    "and back": lambda a: torch.from_numpy(a)[4:].numpy(),
+    "detached": lambda a: torch.from_numpy(a).detach(),
+    "dlpack": lambda a: torch.from_dlpack(a),
 }
 
 
@@ -328,10 +329,20 @@ def cycle_of(array: NDArray[np.uint8]) -> list[Any]:
 
 @pytest.mark.parametrize("kind", VIEWS)
 def test_any_view_keeps_the_slot_and_its_death_gives_it_back(kind: str) -> None:
+    expect_kept_by(VIEWS[kind])
+
+
+@needs_torch
+@pytest.mark.parametrize("kind", TENSORS)
+def test_any_tensor_keeps_the_slot_and_its_death_gives_it_back(kind: str) -> None:
+    expect_kept_by(TENSORS[kind])
+
+
+def expect_kept_by(make: Callable[[Any], Any]) -> None:
     arena = Arena.create()
     slots = Slots(arena, spare=4)
     anchor = leased(slots, 4096)
-    view = VIEWS[kind](anchor)
+    view = make(anchor)
     del anchor
     gc.collect()
     assert slots.leased == 1
@@ -351,7 +362,7 @@ def test_copies_do_not_hold_the_slot(slots: Slots) -> None:
         anchor.copy(),
         anchor + 1,
         anchor[[1, 2, 3]],
-        torch.tensor(anchor),
+        np.array(anchor),
         bytes(anchor),
         anchor.tolist(),
     ]
@@ -503,7 +514,7 @@ class Keeping(RuleBasedStateMachine):
         view: Any = anchor[8:size]
         if kind == "part":
             view = view[: size // 2].reshape(1, -1)
-        elif kind == "tensor":
+        elif kind == "tensor" and torch is not None:
             view = torch.from_numpy(view)
         elif kind == "memoryview":
             view = memoryview(view)

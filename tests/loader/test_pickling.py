@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from feedline.pickling import REFUSALS, find_refused, pickled
-
-torch: Any = pytest.importorskip("torch")
+from tests.optional import needs_torch, torch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -367,6 +366,7 @@ def alike(one: torch.Tensor, other: Any) -> None:
     assert bits(other) == bits(one)
 
 
+@needs_torch
 @pytest.mark.parametrize("name", TORCH_DTYPES)
 def test_a_tensor_of_any_dtype_and_shape_comes_back(name: str) -> None:
     for shape in SHAPES:
@@ -376,6 +376,7 @@ def test_a_tensor_of_any_dtype_and_shape_comes_back(name: str) -> None:
                 alike(tensor, trip(tensor, smallest=smallest))
 
 
+@needs_torch
 @pytest.mark.parametrize("name", ["float32", "bfloat16", "complex64", "bool", "uint16"])
 def test_a_tensor_in_any_memory_layout_comes_back(name: str) -> None:
     tensor = tensor_of(name, (2, 3, 4, 5))
@@ -392,6 +393,7 @@ def test_a_tensor_in_any_memory_layout_comes_back(name: str) -> None:
         alike(view, trip(view))
 
 
+@needs_torch
 def test_a_channels_last_tensor_stays_one() -> None:
     tensor = torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last)
     twin = trip(tensor)
@@ -399,6 +401,7 @@ def test_a_channels_last_tensor_stays_one() -> None:
     assert twin.is_contiguous(memory_format=torch.channels_last)
 
 
+@needs_torch
 def test_a_tensor_that_wants_a_gradient_still_does() -> None:
     tensor = torch.rand(3, 4, requires_grad=True)
     alike(tensor, trip(tensor))
@@ -407,6 +410,7 @@ def test_a_tensor_that_wants_a_gradient_still_does() -> None:
     alike(parameter, trip(parameter))
 
 
+@needs_torch
 def test_lazy_conjugates_and_negatives_come_back() -> None:
     tensor = torch.tensor([1 + 2j, 3 - 4j])
     for view in (tensor.conj(), tensor.conj().imag):
@@ -414,6 +418,7 @@ def test_lazy_conjugates_and_negatives_come_back() -> None:
         assert torch.equal(twin, view)
 
 
+@needs_torch
 def test_sparse_tensors_come_back() -> None:
     dense = torch.tensor([[0.0, 1.0], [2.0, 0.0]])
     with quiet():
@@ -423,12 +428,14 @@ def test_sparse_tensors_come_back() -> None:
             assert torch.equal(twin.to_dense(), dense)
 
 
+@needs_torch
 def test_tensors_without_memory_here_come_back() -> None:
     twin = trip(torch.empty(3, 4, device="meta"))
     assert twin.device.type == "meta"
     assert twin.shape == (3, 4)
 
 
+@needs_torch
 def test_a_quantized_tensor_comes_back() -> None:
     with quiet():
         tensor = torch.quantize_per_tensor(torch.rand(3, 4), 0.1, 2, torch.qint8)
@@ -437,12 +444,14 @@ def test_a_quantized_tensor_comes_back() -> None:
     assert torch.equal(twin.int_repr(), tensor.int_repr())
 
 
+@needs_torch
 def test_an_attribute_on_a_tensor_comes_back() -> None:
     tensor: Any = torch.rand(3)
     tensor.label = "mine"
     assert trip(tensor).label == "mine"
 
 
+@needs_torch
 def test_a_tensor_is_not_copied_on_the_way_out() -> None:
     for tensor in (torch.rand(3, 4), torch.rand(3, 4).T, torch.rand(3, 4).bfloat16()):
         (buffer,) = pickled(tensor, smallest=1).buffers

@@ -14,8 +14,7 @@ from feedline import PyDataset
 from feedline.arena import Arena, Slots
 from feedline.errors import DatasetEncodingError
 from feedline.snapshot import Versions, load
-
-torch: Any = pytest.importorskip("torch")
+from tests.optional import needs_torch, torch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +76,6 @@ def test_a_worker_that_is_spawned_loads_what_the_dataset_is(slots: Slots) -> Non
         flag=3,
         strided=np.arange(2 * LARGE)[::2],
         fortran=np.asfortranarray(np.random.default_rng(0).random((300, 400))),
-        tensor=torch.arange(LARGE).bfloat16(),
         function=lambda x: x + 1,
         small=np.arange(5),
         workers=4,
@@ -94,7 +92,14 @@ def test_a_worker_that_is_spawned_loads_what_the_dataset_is(slots: Slots) -> Non
     for name in ("large", "strided", "fortran", "small"):
         assert np.array_equal(getattr(twin, name), getattr(dataset, name)), name
     assert twin.fortran.flags.f_contiguous
-    assert torch.equal(twin.tensor, dataset.tensor)
+
+
+@needs_torch
+def test_a_worker_that_is_spawned_loads_tensors_too(slots: Slots) -> None:
+    dataset = Data(tensor=torch.arange(LARGE).bfloat16())
+    versions = spawned(dataset, slots)
+    assert versions.renew()
+    assert torch.equal(seen(versions, slots).tensor, dataset.tensor)
 
 
 @pytest.mark.parametrize("make", [forked, spawned])
