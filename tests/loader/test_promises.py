@@ -317,6 +317,20 @@ def test_what_either_hook_changes_is_seen_by_every_batch_of_the_next_epoch(
     assert workers <= (1 if open_loader.kind in {"inline", "thread"} else 2)
 
 
+@pools
+def test_no_worker_reads_a_stale_state_in_1000_epochs(open_loader: OpenLoader) -> None:
+    dataset = datasets.Stateful(4, large=10_000)
+    loader = open_loader(dataset)
+    workers: set[int] = set()
+    for epoch in range(1000):
+        level = float(epoch + 1 + 1000 * epoch)
+        for number, (*state, pid) in enumerate(loader):
+            assert state == [number, epoch + 1, epoch, level, level]
+            workers.add(pid)
+    assert loader.stats().batches == 4000
+    assert len(workers) <= (1 if open_loader.kind == "thread" else 2)
+
+
 @core
 def test_what_the_user_changes_between_epochs_is_seen(open_loader: OpenLoader) -> None:
     dataset = datasets.Blocks(4, 5000)
