@@ -166,8 +166,8 @@ def test_subclasses_of_arrays_come_back_as_they_were() -> None:
     with quiet():
         matrix = np.matrix([[1, 2], [3, 4]])
         same(matrix, trip(matrix))
-    chars = np.char.array(["ab", "cd"])
-    same(chars, trip(chars))
+        chars = np.char.array(["ab", "cd"])
+        same(chars, trip(chars))
 
 
 class Labelled(np.ndarray[Any, Any]):
