@@ -4,6 +4,7 @@ The map of the rooms is in this folder's README.md.
 """
 
 from .dataset import PyDataset
+from .default_seed import draw_seed, set_random_seed
 from .engine import Loader
 from .errors import (
     BatchEncodingError,
@@ -37,5 +38,7 @@ __all__ = [
     "WorkerDiedError",
     "WorkerInfo",
     "WorkerStartError",
+    "draw_seed",
     "get_worker_info",
+    "set_random_seed",
 ]

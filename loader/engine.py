@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 import warnings
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 
 from .build import Recipe
+from .default_seed import draw_seed
 from .epoch import Epoch
 from .errors import LoaderBusyError, LoaderClosedError
 from .options import LoaderOptions, length_of
@@ -48,7 +48,7 @@ class Loader:
             is always allowed. None sets no such bound.
         shuffle: Whether each epoch visits the batches in a random order of its own.
         seed: 0 to 2**64 - 1. Decides the order and every batch's random state. None
-            draws a fresh one, which ``loader.seed`` tells.
+            draws one (:func:`feedline.draw_seed`), which ``loader.seed`` tells.
         in_order: False delivers each batch as soon as it is built.
         timeout: Most seconds to wait for one batch, with threads or processes; None
             waits for ever.
@@ -110,7 +110,7 @@ class Loader:
             max_queue_size=chosen(max_queue_size, "max_queue_size", 10),
             max_bytes=max_bytes,  # type: ignore[arg-type]  # text becomes a number there
             shuffle=shuffle,
-            seed=secrets.randbits(64) if seed is None else seed,
+            seed=draw_seed() if seed is None else seed,
             in_order=in_order,
             timeout=timeout,
             on_error=on_error,

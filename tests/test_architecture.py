@@ -21,6 +21,7 @@ LOADER, UTILS = ROOT / "loader", ROOT / "utils"
 ORDER = [
     "errors",
     "seeding",
+    "default_seed",
     "dataset",
     "options",
     "records",
