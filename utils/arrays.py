@@ -79,9 +79,14 @@ def _normalized(xp: Any, x: Any, axis: Any, order: float) -> Any:
         return xp.astype(x, dtype)
     half = xp.isdtype(dtype, "real floating") and xp.finfo(dtype).bits < 32
     work = xp.astype(x, xp.float32 if half else dtype, copy=False)
+    plain = np.asarray(work) if isinstance(work, np.ndarray) else work
     # The norm of order 0 counts, and does not shrink with what it counts.
-    scaled = work / _scale(xp, _plain(work), axis, order) if order else work
-    norm = xp.linalg.vector_norm(_plain(scaled), axis=axis, keepdims=True, ord=order)
+    scale = _scale(xp, plain, axis, order) if order else xp.ones_like(plain)
+    scaled = plain / scale
+    # Of magnitudes, because dividing made nan of a complex infinity's other part.
+    norm = xp.linalg.vector_norm(xp.abs(scaled), axis=axis, keepdims=True, ord=order)
+    if plain is not work:
+        scaled = work / scale  # a subclass, whose operators are its own
     result = scaled / xp.where(norm == 0, xp.ones_like(norm), norm)
     return xp.astype(result, dtype, copy=False)
 
@@ -98,21 +103,15 @@ def _scale(xp: Any, x: Any, axis: Any, order: float) -> Any:
     return xp.where(usable, scale, xp.ones_like(scale))
 
 
-def _plain(x: Any) -> Any:
-    """Without the subclass of ``numpy.ndarray``, whose operators may mean other things."""
-    return np.asarray(x) if isinstance(x, np.ndarray) else x
-
-
 def _normalized_tensorflow(x: Any, axis: Any, order: float) -> Any:
     array = np.asarray(x)
     # bfloat16 is none of NumPy's own, and integers become what TensorFlow's zeros are.
     if array.dtype.kind in "biuV":
         array = array.astype(np.float32)
+    result = normalize(array, axis, order)
     if x.dtype.is_floating:
-        kept = x.dtype.as_numpy_dtype
-    else:
-        kept = array.dtype
-    return tensorflow_like(x, normalize(array, axis, order).astype(kept))
+        result = result.astype(x.dtype.as_numpy_dtype)
+    return tensorflow_like(x, result)
 
 
 def _result_dtype(xp: Any, x: Any) -> Any:

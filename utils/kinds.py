@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["is_tensorflow", "tensor_namespace", "tensorflow_like"]
 
-_PLAIN = (np.ndarray, np.generic, list, tuple, range, int, float, complex, str, bytes)
-
 
 def tensor_namespace(x: Any) -> Any | None:
     """The array API of the library that a tensor belongs to.
@@ -28,7 +26,7 @@ def tensor_namespace(x: Any) -> Any | None:
     >>> tensor_namespace([1, 2]) is None
     True
     """
-    if isinstance(x, _PLAIN):
+    if isinstance(x, (np.ndarray, np.generic)):
         return None
     from array_api_compat import array_namespace, is_array_api_obj
 

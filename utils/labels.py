@@ -109,16 +109,19 @@ def _rows_of_tensor(xp: Any, x: Any, num_classes: Any) -> Any:
 
     labels = xp.reshape(x, _squeezed(x.shape))
     classes = _class_count(num_classes, math.prod(labels.shape))
-    index = xp.astype(labels, xp.arange(1).dtype)
+    index, real = labels, xp.isdtype(labels.dtype, "real floating")
+    if real:
+        # -1 stands for what no integer does, such as nan, which could become any.
+        index = xp.where(xp.abs(labels) < 2.0**31, labels, -xp.ones_like(labels))
+    index = xp.astype(index, xp.arange(1).dtype)
     good = index >= 0
     if classes is not None:
         good = good & (index < classes)
-    if xp.isdtype(labels.dtype, "real floating"):
-        good = good & xp.isfinite(labels)  # whose index could be anything
     if not bool(xp.all(good)):
         wrong = xp.reshape(xp.logical_not(good), (-1,))
         position = int(xp.argmax(xp.astype(wrong, index.dtype)))
-        _refuse(xp.reshape(labels, (-1,))[position], position, labels.shape, classes)
+        label = (float if real else int)(xp.reshape(labels, (-1,))[position])
+        _refuse(label, position, labels.shape, classes)
     if classes is None:
         classes = int(xp.max(index)) + 1
     every_class = xp.arange(classes, dtype=index.dtype, device=device(x))

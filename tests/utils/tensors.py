@@ -1,0 +1,74 @@
+"""The kinds of tensors that are installed here, each made from a NumPy array."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["KINDS", "Kind"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Tensors of one library.
+
+    Attributes:
+        name: Of the library.
+        make: Makes one from an array.
+        zeros: Name of the dtype that the library's ``zeros`` has.
+        dtypes: Names of the floating dtypes that it has.
+    """
+
+    name: str
+    make: Callable[[Any], Any]
+    zeros: str
+    dtypes: tuple[str, ...]
+
+    def dtype_of(self, tensor: Any) -> str:
+        """Name of a tensor's dtype."""
+        text = getattr(tensor.dtype, "name", None) or str(tensor.dtype)
+        return text.rpartition(".")[2]
+
+    def array_of(self, tensor: Any) -> Any:
+        """A tensor as an array; bfloat16, which NumPy lacks, as float32."""
+        if self.dtype_of(tensor) == "bfloat16":
+            tensor = self.cast(tensor, "float32")
+        if self.name == "array_api_strict":
+            return np.from_dlpack(tensor).copy()
+        return np.asarray(tensor)
+
+    def cast(self, tensor: Any, dtype: str) -> Any:
+        """A tensor with another dtype."""
+        library: Any = importlib.import_module(self.name)
+        if self.name == "tensorflow":
+            return library.cast(tensor, dtype)
+        if self.name == "torch":
+            return tensor.to(getattr(library, dtype))
+        return library.astype(tensor, getattr(library, dtype))
+
+
+def _kinds() -> dict[str, Kind]:
+    floats = ("float32", "float64")
+    halves = ("float16", "bfloat16")
+    rows = [
+        ("torch", "torch", "tensor", "float32", halves + floats),
+        ("jax", "jax.numpy", "asarray", "float32", (*halves, "float32")),
+        ("strict", "array_api_strict", "asarray", "float64", floats),
+        ("tensorflow", "tensorflow", "constant", "float32", halves + floats),
+    ]
+    kinds = {}
+    for short, module, maker, zeros, dtypes in rows:
+        if find_spec(module.partition(".")[0]) is not None:
+            make = getattr(importlib.import_module(module), maker)
+            kinds[short] = Kind(module, make, zeros, dtypes)
+    return kinds
+
+
+KINDS = _kinds()
