@@ -14,6 +14,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from .seeding import kept_globals
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -95,9 +97,8 @@ def set_random_seed(seed: int) -> None:
     number = _checked_seed(seed)
     import numpy.random
 
-    # First, because it refuses where the user gave it a generator of another kind.
-    numpy.random.seed(number)
     random.seed(number)
+    numpy.random.seed(number)
     for seed_framework in _FRAMEWORKS.values():
         seed_framework(number)
     _begin_keras_anew(number)
@@ -109,13 +110,17 @@ def import_framework(name: str) -> Any:
 
     What this brings into the process for the first time is seeded, if
     :func:`set_random_seed` was called before. Keras needs no seed then: its generator
-    derives from ``random`` when it is first used.
+    derives from ``random`` when it is first used. The import itself, in which some of
+    them draw numbers, leaves the global generators as they were.
 
     Args:
         name: ``"torch"``, ``"tensorflow"``, ``"keras"``, ``"jax"``.
     """
+    import numpy.random
+
     missing = [known for known in _FRAMEWORKS if known not in sys.modules]
-    framework = import_module(name)
+    with kept_globals(numpy.random.MT19937(0)):
+        framework = import_module(name)
     if _stream.origin is not None:
         for new in missing:
             _FRAMEWORKS[new](_stream.origin)

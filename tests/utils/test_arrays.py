@@ -150,7 +150,7 @@ def test_lists_give_an_array() -> None:
     result = normalize([[3, 4], [0, 5]])
     assert type(result) is np.ndarray
     assert result.dtype == np.float64
-    assert result.tolist() == [[0.6, 0.8], [0, 1]]
+    assert result.tolist() == [[0.6, 0.8], [0.0, 1.0]]
 
 
 @pytest.mark.parametrize("order", [2, 0, INF])
@@ -222,7 +222,7 @@ def test_a_tensor_gives_a_tensor_of_its_library_and_dtype(kind: Kind) -> None:
         assert result.device == x.device
         rtol = 1e-2 if "16" in dtype else 1e-6
         np.testing.assert_allclose(
-            kind.array_of(result), [[0.6, 0.8], [0, 0]], rtol=rtol
+            kind.array_of(result), [[0.6, 0.8], [0.0, 0.0]], rtol=rtol
         )
 
 
@@ -282,7 +282,7 @@ def test_it_can_be_compiled_by_jax() -> None:
     import jax
 
     result = jax.jit(normalize)(KINDS["jax"].make([[3.0, 4.0], [0.0, 0.0]]))
-    np.testing.assert_allclose(result, [[0.6, 0.8], [0, 0]], rtol=1e-6)
+    np.testing.assert_allclose(result, [[0.6, 0.8], [0.0, 0.0]], rtol=1e-6)
 
 
 class FakeTensor:
