@@ -141,14 +141,12 @@ def _class_count(num_classes: Any, label_count: int) -> int | None:
                 f"num_classes must be given if there are no labels, got {num_classes!r}"
             )
         return None
-    if isinstance(num_classes, bool):
-        raise TypeError(f"num_classes must be an integer or None, got {num_classes!r}")
     try:
         classes = operator.index(num_classes)
     except TypeError:
-        raise TypeError(
-            f"num_classes must be an integer or None, got {num_classes!r}"
-        ) from None
+        classes = None
+    if classes is None or isinstance(num_classes, bool):
+        raise TypeError(f"num_classes must be an integer or None, got {num_classes!r}")
     if classes < 0:
         raise ValueError(
             f"num_classes must be 1 or more, got {num_classes!r}; None takes the largest "
