@@ -16,7 +16,7 @@ import pytest
 import feedline.utils
 from feedline import Loader, draw_seed, set_random_seed
 from feedline import default_seed as room
-from tests.optional import torch
+from tests.optional import needs_torch, torch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -280,7 +280,7 @@ print(json.dumps([keras.torch.drawn, "tensorflow" in sys.modules]))
     assert run(code, fakes) == [[7], False]
 
 
-@pytest.mark.skipif(torch is None, reason="torch is not installed")
+@needs_torch
 def test_torch_imported_later_draws_as_if_it_had_been_there() -> None:
     code = """
 from feedline import set_random_seed

@@ -68,7 +68,7 @@ def labels(draw: st.DrawFn, lowest: int = 0) -> Any:
     dtype = draw(st.sampled_from(INTEGERS + OTHERS))
     array = small.astype(dtype)
     if dtype.kind == "f":
-        array = array + np.asarray(0.75, dtype)
+        array = np.asarray(array + np.asarray(0.75, dtype))  # not a scalar
     layout = draw(
         st.sampled_from(["C", "F", "reversed", "strided", "frozen", "masked"])
     )
