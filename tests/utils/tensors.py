@@ -1,8 +1,13 @@
-"""The kinds of tensors that are installed here, each made from a NumPy array."""
+"""The kinds of tensors that are tested here, each made from a NumPy array.
+
+JAX and TensorFlow start threads, after which this process should not fork, as other tests
+do. They are tested in processes of their own, for which FEEDLINE_TENSORS names them.
+"""
 
 from __future__ import annotations
 
 import importlib
+import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -12,7 +17,12 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["KINDS", "Kind"]
+__all__ = ["KINDS", "THREADED", "Kind"]
+
+_HERE = os.environ.get("FEEDLINE_TENSORS", "torch strict").split()
+
+# Installed, but not for this process.
+THREADED = [name for name in ("jax", "tensorflow") if find_spec(name) is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +75,7 @@ def _kinds() -> dict[str, Kind]:
     ]
     kinds = {}
     for short, module, maker, zeros, dtypes in rows:
-        if find_spec(module.partition(".")[0]) is not None:
+        if short in _HERE and find_spec(module.partition(".")[0]) is not None:
             make = getattr(importlib.import_module(module), maker)
             kinds[short] = Kind(module, make, zeros, dtypes)
     return kinds

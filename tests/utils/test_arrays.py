@@ -259,7 +259,7 @@ def test_a_tensor_s_wrong_axis_and_order_are_refused_as_an_array_s_are(
         normalize(x, order="fro")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", [name for name in ("torch", "jax") if name in KINDS])
+@pytest.mark.parametrize("name", [name for name in KINDS if name != "strict"])
 def test_complex_tensors_are_normalized(name: str) -> None:
     x = np.array([3 + 4j, 0, 12j], np.complex64)
     result = KINDS[name].array_of(normalize(KINDS[name].make(x)))
@@ -278,7 +278,7 @@ def test_torch_s_gradients_pass() -> None:
     np.testing.assert_allclose(x.grad, expected, rtol=1e-5, atol=1e-7)
 
 
-if "jax" in KINDS:  # no skip, which means failure where all that is needed is installed
+if "jax" in KINDS:  # otherwise it is not even skipped
 
     def test_it_can_be_compiled_by_jax() -> None:
         import jax
