@@ -164,6 +164,7 @@ def _begin_keras_anew(seed: int) -> None:
     if tracker is not None and _is_installed_only("tensorflow"):
         # Keras' function would import TensorFlow, which takes seconds. Without its
         # generator Keras makes one, from ``random``.
+        tracker.set_global_attribute("global_random_seed", seed)
         tracker.set_global_attribute("global_seed_generator", None)
     else:
         keras.utils.set_random_seed(seed)

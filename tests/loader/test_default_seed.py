@@ -134,9 +134,10 @@ def test_the_stream_is_that_of_every_release_so_far() -> None:
     assert Loader([1]).seed == FIRST
 
 
-def test_a_loader_with_a_seed_keeps_it_and_takes_none() -> None:
+@pytest.mark.parametrize("own", [0, 3])
+def test_a_loader_with_a_seed_keeps_it_and_takes_none(own: int) -> None:
     set_random_seed(7)
-    assert Loader([1], seed=3).seed == 3
+    assert Loader([1], seed=own).seed == own
     assert draw_seed() == FIRST
 
 

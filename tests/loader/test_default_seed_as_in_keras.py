@@ -68,6 +68,7 @@ def test_the_next_draws_are_the_same(number: Any, dirty: bool) -> None:
         random.gauss(0, 1), np.random.normal(), keras.random.normal((3,))
     set_random_seed(number)
     assert draws() == expected
+    assert keras.src.utils.rng_utils.get_random_seed() == number
 
 
 NOT_SEEDS = st.one_of(
@@ -126,13 +127,15 @@ drawn = [draws()]
 for number in (8, 7):
     set_random_seed(number)
     drawn.append(draws())
-print(json.dumps([drawn, "tensorflow" in sys.modules]))
+known = keras.src.utils.rng_utils.get_random_seed()
+print(json.dumps([drawn, known, "tensorflow" in sys.modules]))
 """
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    (late, eight, again), imported = json.loads(done.stdout)
+    (late, eight, again), known, imported = json.loads(done.stdout)
     assert late == again != eight
+    assert known == 7
     assert not imported
     set_random_seed(7)
     assert [keras.random.uniform((3,)).tolist() for _ in range(2)] == again

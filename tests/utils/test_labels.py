@@ -209,6 +209,17 @@ def test_an_empty_tensor_needs_a_number_of_classes(kind: Kind) -> None:
         to_categorical(kind.make(np.zeros((0, 2), np.int32)))
 
 
+if "strict" in KINDS:  # left out otherwise, because a skipped test may fail the run
+
+    def test_a_tensor_s_rows_stay_on_its_device() -> None:
+        import array_api_strict as strict
+
+        elsewhere = strict.Device("device1")
+        x = strict.asarray([1, 0], device=elsewhere)
+        assert to_categorical(x).device == elsewhere
+        assert to_categorical(strict.astype(x, strict.float32), 3).device == elsewhere
+
+
 class FakeTensor:
     """Of a TensorFlow that has no more than what is needed here."""
 
