@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from .default_seed import import_framework
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -257,6 +259,8 @@ def _tensor(
     requires_grad: bool,
 ) -> Any:
     """Rebuild a tensor over the memory of ``raw``."""
+    if "torch" not in sys.modules:
+        import_framework("torch")
     import torch
 
     kind = getattr(torch, dtype)

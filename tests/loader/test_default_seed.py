@@ -228,6 +228,32 @@ print(json.dumps([first, framework.drawn]))
     assert run(code, fakes) == [[7], [7, 8]]
 
 
+@needs_torch
+def test_torch_that_came_with_a_worker_s_batch_is_seeded() -> None:
+    code = """
+from feedline import Loader, PyDataset, set_random_seed
+
+class Tensors(PyDataset):
+    def __len__(self):
+        return 1
+    def __getitem__(self, index):
+        import torch
+        return torch.zeros(3)
+
+set_random_seed(7)
+before = "torch" in sys.modules
+with Loader(Tensors(), workers=1, use_multiprocessing=True) as loader:
+    list(loader)
+torch = sys.modules["torch"]
+mine = torch.rand(3).tolist()
+torch.manual_seed(7)
+print(json.dumps([before, mine, torch.rand(3).tolist()]))
+"""
+    before, mine, expected = run(code)
+    assert not before
+    assert mine == expected
+
+
 def test_a_framework_that_the_user_imported_meanwhile_goes_on_as_it_is(
     fakes: Path,
 ) -> None:
