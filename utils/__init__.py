@@ -4,11 +4,35 @@ console   a stdout that may be a terminal, a file, or gone
 metrics   one number out of what a step returned, and means of many
 progbar   Progbar, the line that tells how far training is
 fit       fit and History, the reference training loop
+download  get_file, a file from a URL in the cache; resting on
+          place            where in the cache
+          checksum         the hash that it must have
+          source           bytes from a URL
+          partial          a file that is not complete yet
+          transfer         the one into the other, through interruptions
+          archive, unpack  what is in it, safely
+          download_errors  every way in which it can fail
 """
 
 from __future__ import annotations
 
+from .download import get_file
+from .download_errors import (
+    ArchiveError,
+    CacheError,
+    DownloadError,
+    HashMismatchError,
+)
 from .fit import History, fit
 from .progbar import Progbar
 
-__all__ = ["History", "Progbar", "fit"]
+__all__ = [
+    "ArchiveError",
+    "CacheError",
+    "DownloadError",
+    "HashMismatchError",
+    "History",
+    "Progbar",
+    "fit",
+    "get_file",
+]
