@@ -10,6 +10,7 @@ download  get_file, a file from a URL in the cache; resting on
           source           bytes from a URL
           partial          a file that is not complete yet
           transfer         the one into the other, through interruptions
+          inside           where names inside a folder lead
           archive, unpack  what is in it, safely
           download_errors  every way in which it can fail
 """

@@ -4,8 +4,8 @@ Three barriers, each of which would do alone against most of what is known:
 
 1. A tar member passes Python's ``data`` filter, which refuses devices and takes away
    set-user-id bits.
-2. Its name and what it links to are followed here, link by link, in what has been
-   unpacked so far (:func:`leads_to`); one that comes out of the folder is left out.
+2. Its name and what it links to are followed, link by link, in what has been unpacked
+   so far (``inside.leads_to``); one that comes out of the folder is left out.
 3. When all is done, the folder is looked through once more, and links that lead out of
    it now, whatever way they came, are removed.
 
@@ -27,13 +27,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
+from .inside import contents, leads_to
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["BadArchiveError", "Limits", "contents", "extract", "leads_to"]
+__all__ = ["BadArchiveError", "Limits", "extract"]
 
 _MIB = 1 << 20
-_LINKS = 40  # as many as Linux follows before it calls them a loop
 
 
 class BadArchiveError(Exception):
@@ -90,56 +91,6 @@ def extract(
             raise BadArchiveError(f"it is no {' or '.join(formats)} archive")
     _remove_what_leads_out(folder, warn)
     return contents(folder)
-
-
-def leads_to(folder: str, name: str) -> str | None:
-    """Where a name within a folder leads, through the links that are there.
-
-    Args:
-        folder: Where to begin, and what not to leave.
-        name: Slash-separated; what does not exist stands for a file or folder to be.
-
-    Returns:
-        The place relative to ``folder``, free of links and dots; None if the way there
-        goes out of the folder, by ``..``, by an absolute link or by too many links.
-    """
-    # Not os.path.realpath: where a path grows too long, it returns it unresolved.
-    way, place, links = name.split("/")[::-1], list[str](), 0
-    while way:
-        step = way.pop()
-        if step in ("", "."):
-            continue
-        if step == "..":
-            if not place:
-                return None
-            place.pop()
-            continue
-        place.append(step)
-        try:
-            link = os.readlink(os.path.join(folder, *place))
-        except OSError as error:
-            # Not a link, not there, or below a file: nothing that leads on.
-            if error.errno in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
-                continue
-            return None
-        except ValueError:  # a null character
-            return None
-        links += 1
-        if links > _LINKS or link.startswith("/"):
-            return None
-        place.pop()
-        way += link.split("/")[::-1]
-    return "/".join(place)
-
-
-def contents(folder: str) -> list[str]:
-    """Names of all files and links below a folder, relative to it; links count as such."""
-    found = []
-    for path, folders, files in os.walk(folder):
-        links = [name for name in folders if os.path.islink(os.path.join(path, name))]
-        where = os.path.relpath(path, folder)
-        found += [os.path.normpath(os.path.join(where, name)) for name in files + links]
-    return sorted(found)
 
 
 class _Budget:

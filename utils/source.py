@@ -159,6 +159,7 @@ def _http_body(answer: Response, url: str, start: int, version: Version) -> Body
 
 def _raw(answer: Response) -> Callable[[int], bytes]:
     """Read what has arrived, undecoded; requests itself waits for a full block."""
+    answer.raw.enforce_content_length = False  # Body.size is what the reader checks
 
     def read(count: int) -> bytes:
         block: bytes = answer.raw.read1(count, decode_content=False)

@@ -40,7 +40,7 @@ class Patience:
         slow_seconds: So long may a transfer be too slow before it counts as broken.
         slow_bytes: Too slow is fewer bytes than this in that time.
         retries: Attempts after the first that may fail in a row. One that brings 64 KiB
-            or more begins a new row.
+            or a hundredth of the file begins a new row.
         pause_seconds: Pause before the second retry; the first comes at once, and each
             later pause is twice as long.
         longest_pause_seconds: No pause is longer. A server that asks for a longer one
@@ -89,6 +89,7 @@ class _Transfer:
         self._partial = partial
         self._patience = patience
         self._furthest = partial.so_far()[0]
+        self._worthwhile: float = _BLOCK  # bytes
 
     def complete(self) -> bool:
         attempts = self._attempts()
@@ -102,7 +103,7 @@ class _Transfer:
                 interruption: Interrupted = error
             except Interrupted as error:
                 interruption = error
-            if self._furthest >= furthest + _BLOCK:
+            if self._furthest >= furthest + self._worthwhile:
                 attempts = self._attempts()
             attempts = self._next(attempts, interruption)
 
@@ -156,6 +157,8 @@ class _Transfer:
 
     def _copy(self, body: Body, write: Callable[[bytes], object]) -> None:
         done, pace = body.start, _Pace(self._patience)
+        if body.size is not None:
+            self._worthwhile = min(_BLOCK, body.size / 100)
         self.progress.show(done, body.size)
         while block := body.read(_BLOCK):
             with self._writing():
