@@ -104,18 +104,23 @@ def get_file(
     ...
     datasets/numbers.txt 1 2 3
     """
-    if origin is None or not urlsplit(origin).scheme:
+    if origin is None:
         raise ValueError(
-            f"origin must be a URL, got {origin!r}; the first argument is fname, and "
-            "pathlib.Path(...).absolute().as_uri() makes a URL of a path"
+            f"origin must be given; the first argument, {fname!r}, is fname"
         )
     if md5_hash is not None and file_hash is None:
         file_hash, hash_algorithm = md5_hash, "md5"
     name = "" if fname is None else os.fspath(fname)
     unpack = bool(extract or untar)
+    place = Place.of(cache_folder(cache_dir, cache_subdir), name, origin, unpack)
+    if not urlsplit(origin).scheme:
+        raise ValueError(
+            f"origin must be a URL, got {origin!r}; that of a file on this machine is "
+            "pathlib.Path(...).absolute().as_uri()"
+        )
     order = Order(
         origin,
-        Place.of(cache_folder(cache_dir, cache_subdir), name, origin, unpack),
+        place,
         None if file_hash is None else Checksum.parse(file_hash, hash_algorithm),
         _formats("tar" if untar else archive_format) if unpack else (),
         bool(force_download),

@@ -94,6 +94,7 @@ def open_url(
     Raises:
         Interrupted: Another attempt may succeed.
         DownloadError: None will.
+        ValueError: It is malformed.
     """
     scheme = urlsplit(url).scheme.lower()
     opener = _OPENERS.get(scheme, _open_fsspec)
@@ -131,7 +132,7 @@ def _open_http(
             ) from error
         # What requests cannot make sense of is a ValueError too.
         if isinstance(error, (requests.TooManyRedirects, ValueError)):
-            raise DownloadError(url, str(error), _ADDRESS) from error
+            raise DownloadError(url, str(error).rstrip("."), _ADDRESS) from error
         raise Interrupted(reason, _NETWORK) from error
 
 
@@ -227,7 +228,7 @@ def _open_urllib(
     except DownloadError:
         raise
     except ValueError as error:
-        raise DownloadError(url, str(error), _ADDRESS) from error
+        raise ValueError(f"origin must be a proper URL, got {url!r}") from error
     except (OSError, EOFError) as error:
         cause = _root(error)
         if isinstance(cause, ftplib.error_perm):
