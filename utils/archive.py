@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BadArchiveError", "Limits", "extract"]
 
-_MIB = 1 << 20
-
 
 class BadArchiveError(Exception):
     """The file is no archive, a broken one, or one of which too much would come."""
@@ -57,7 +55,7 @@ class Limits:
     ratio: int = 200
     free_members: int = 100_000
     bytes_per_member: int = 50
-    header_bytes: int = 16 * _MIB
+    header_bytes: int = 1 << 24
 
 
 def extract(
@@ -156,7 +154,7 @@ def _unpack_tar(
             tar.extractall(folder, filter=_TarGate(folder, budget, warn))
             # To the end, where a compressed stream has its checksum.
             ended = bool(metered.read(tarfile.BLOCKSIZE))
-            while metered.read(_MIB):
+            while metered.read(tarfile.RECORDSIZE):
                 pass
     if not ended:
         warn(f"{archive!r} has no end mark; perhaps a part of it is missing")
@@ -202,7 +200,7 @@ class _TarGate:
         self._budget.spend(member.size if member.isreg() else 0)
         try:
             passed = tarfile.data_filter(member, path)
-        except (tarfile.FilterError, ValueError, OSError):
+        except (tarfile.FilterError, ValueError):
             passed = None
         if passed is None or not self._safe(member):
             self._warn(_left_out(member.name))
@@ -217,13 +215,25 @@ class _TarGate:
             return leads_to(self._folder, member.name) is not None
         if name in ("", ".", "..") or leads_to(self._folder, above) is None:
             return False
+        if self._through_nothing(above):
+            return False
         if member.issym():
             link = member.linkname
+            place = os.path.join(self._folder, member.name)
+            if os.path.isdir(place) and not os.path.islink(place):
+                # In the place of which tarfile would put anything that it can find.
+                raise BadArchiveError(f"{member.name!r} is both a folder and a link")
             target = leads_to(self._folder, f"{above}/{link}")
             return bool(link) and not link.startswith("/") and target is not None
         if member.islnk():
             return self._is_file(member.linkname)
         return leads_to(self._folder, member.name) is not None
+
+    def _through_nothing(self, name: str) -> bool:
+        """Whether a link on the way leads to nothing; what it led to was left out."""
+        steps = name.split("/")
+        ways = (os.path.join(self._folder, *steps[: n + 1]) for n in range(len(steps)))
+        return any(os.path.islink(way) and not os.path.exists(way) for way in ways)
 
     def _is_file(self, name: str) -> bool:
         """Whether a hard link would be one to a file that came out of this archive.
@@ -286,6 +296,8 @@ def _remove_what_leads_out(folder: str, warn: Callable[[str], None]) -> None:
         if leads_out or not (stat.S_ISLNK(mode) or stat.S_ISREG(mode)):
             os.unlink(path)
             warn(_left_out(name))
+        elif stat.S_ISREG(mode) and mode & (stat.S_ISUID | stat.S_ISGID):
+            os.chmod(path, mode & 0o777)
 
 
 # What the operating system says of members that contradict each other.

@@ -20,6 +20,9 @@ def leads_to(folder: str, name: str) -> str | None:
     Returns:
         The place relative to ``folder``, free of links and dots; None if the way there
         goes out of the folder, by ``..``, by an absolute link or by too many links.
+
+    Raises:
+        OSError: A name on the way is longer than names may be.
     """
     # Not os.path.realpath: where a path grows too long, it returns it unresolved.
     way, place, links = name.split("/")[::-1], list[str](), 0
@@ -39,7 +42,7 @@ def leads_to(folder: str, name: str) -> str | None:
             # Not a link, not there, or below a file: nothing that leads on.
             if error.errno in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
                 continue
-            return None
+            raise
         except ValueError:  # a null character
             return None
         links += 1

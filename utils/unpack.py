@@ -8,7 +8,6 @@ nothing is moved at all.
 
 from __future__ import annotations
 
-import filecmp
 import json
 import os
 import shutil
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from .archive import Limits
 
 __all__ = ["Unpacking"]
+
+_BLOCK = 1 << 16  # bytes
 
 _Look: TypeAlias = list[
     int
@@ -162,7 +163,15 @@ def _same(one: str, other: str) -> bool:
     if os.path.islink(one) or os.path.islink(other):
         both = os.path.islink(one) and os.path.islink(other)
         return both and os.readlink(one) == os.readlink(other)
-    return os.path.isfile(other) and filecmp.cmp(one, other, shallow=False)
+    if not os.path.isfile(other) or os.path.getsize(one) != os.path.getsize(other):
+        return False
+    # Not filecmp, which remembers names, sizes and times, and so an archive's former
+    # file of the same size and date.
+    with open(one, "rb") as a, open(other, "rb") as b:
+        while block := a.read(_BLOCK):
+            if block != b.read(_BLOCK):
+                return False
+    return True
 
 
 def _blocked(room: str, folder: str) -> Iterable[str]:
