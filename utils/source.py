@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from .download_errors import DownloadError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from ftplib import FTP
 
     from requests import Response
 
@@ -214,14 +215,72 @@ def _open_local(
 
 
 @contextmanager
-def _open_urllib(
+def _open_ftp(
     url: str, start: int, version: Version, timeout: tuple[float, float]
 ) -> Iterator[Body]:
     import ftplib
-    from urllib.request import urlopen
+    from urllib.request import getproxies
+
+    if "ftp" in getproxies():
+        with _open_urllib(url, start, version, timeout) as body:
+            yield body
+        return
+    try:
+        # Not urlopen, which forgets the connection where there is no such file.
+        with closing(ftplib.FTP(timeout=timeout[1])) as ftp:
+            path = _log_in(ftp, url)
+            now = _ftp_version(ftp, path)
+            begin = start if now and now == version else 0
+            data, told = ftp.ntransfercmd(f"RETR {path}", rest=begin or None)
+            size = int(now["size"]) if now else told
+
+            def read(count: int) -> bytes:
+                block = data.recv(count)
+                if not block:
+                    data.close()
+                    ftp.voidresp()  # an error if it was not all
+                return block
+
+            with data:
+                yield Body(begin, size, now, read)
+    except DownloadError:
+        raise
+    except ftplib.error_perm as error:
+        raise DownloadError(url, f"the server answered {error}", _ADDRESS) from error
+    except ValueError as error:
+        raise ValueError(f"origin must be a proper URL, got {url!r}") from error
+    except (ftplib.Error, OSError, EOFError) as error:
+        raise Interrupted(str(error) or type(error).__name__, _NETWORK) from error
+
+
+def _log_in(ftp: FTP, url: str) -> str:
+    """Log in; the path to ask for."""
+    parts = urlsplit(url)
+    ftp.connect(parts.hostname or "", parts.port or 21)
+    ftp.login(unquote(parts.username or ""), unquote(parts.password or ""))
+    ftp.voidcmd("TYPE I")
+    return unquote(parts.path[1:])
+
+
+def _ftp_version(ftp: FTP, path: str) -> Version:
+    from ftplib import error_perm
 
     try:
-        with urlopen(url, timeout=timeout[1]) as answer:
+        size, modified = ftp.size(path), ftp.voidcmd(f"MDTM {path}")
+    except error_perm:  # the server does not know these commands, or the file
+        return {}
+    return {} if size is None else {"size": str(size), "modified": modified}
+
+
+@contextmanager
+def _open_urllib(
+    url: str, start: int, version: Version, timeout: tuple[float, float]
+) -> Iterator[Body]:
+    from urllib.request import build_opener
+
+    try:
+        # Not urlopen, which remembers the proxies that there were at its first call.
+        with build_opener().open(url, timeout=timeout[1]) as answer:
             length = answer.headers.get("Content-Length") or ""
             size = int(length) if length.isdecimal() else None
             yield Body(0, size, {}, answer.read1)
@@ -229,11 +288,8 @@ def _open_urllib(
         raise
     except ValueError as error:
         raise ValueError(f"origin must be a proper URL, got {url!r}") from error
-    except (OSError, EOFError) as error:
-        cause = _root(error)
-        if isinstance(cause, ftplib.error_perm):
-            raise DownloadError(url, str(cause), _ADDRESS) from error
-        raise Interrupted(str(cause), _NETWORK) from error
+    except OSError as error:
+        raise Interrupted(str(error), _NETWORK) from error
 
 
 @contextmanager
@@ -276,7 +332,7 @@ _OPENERS = {
     "http": _open_http,
     "https": _open_http,
     "file": _open_local,
-    "ftp": _open_urllib,
+    "ftp": _open_ftp,
     "data": _open_urllib,
 }
 

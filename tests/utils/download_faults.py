@@ -34,6 +34,7 @@ BODY = random.Random(1).randbytes(400_000)
 OTHER = random.Random(2).randbytes(400_000)
 SHA256 = hashlib.sha256(BODY).hexdigest()
 PATIENCE = Patience(pause_seconds=0.01, retries=2, longest_pause_seconds=5)
+_OBTAIN = room.obtain
 HASTY = replace(PATIENCE, read_seconds=0.2, slow_seconds=0.3, slow_bytes=5000)
 
 
@@ -42,10 +43,8 @@ def choices(
     patience: Patience = PATIENCE, limits: Limits | None = None
 ) -> Iterator[None]:
     """Let get_file be less patient than it is for users."""
-    obtain, limits = room.obtain, limits or Limits()
-    with mock.patch.object(
-        room, "obtain", lambda order, *_: obtain(order, patience, limits)
-    ):
+    chosen = (patience, limits or Limits())
+    with mock.patch.object(room, "obtain", lambda order, *_: _OBTAIN(order, *chosen)):
         yield
 
 
