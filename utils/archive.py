@@ -211,11 +211,11 @@ class _TarGate:
         if member.name.startswith("/"):
             return False
         above, _, name = member.name.rpartition("/")
+        if self._through_nothing(member.name if member.isdir() else above):
+            return False
         if member.isdir():
             return leads_to(self._folder, member.name) is not None
         if name in ("", ".", "..") or leads_to(self._folder, above) is None:
-            return False
-        if self._through_nothing(above):
             return False
         if member.issym():
             link = member.linkname
@@ -301,18 +301,11 @@ def _remove_what_leads_out(folder: str, warn: Callable[[str], None]) -> None:
 
 
 # What the operating system says of members that contradict each other.
-_CONTRADICTIONS = frozenset(
-    {
-        None,  # no error of the system: one of gzip or bz2
-        errno.EEXIST,
-        errno.EISDIR,
-        errno.ELOOP,
-        errno.ENAMETOOLONG,
-        errno.ENOENT,
-        errno.ENOTDIR,
-        errno.ENOTEMPTY,
-    }
-)
+_CONTRADICTIONS = {
+    *(errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
+    *(errno.ENOENT, errno.ENOTDIR, errno.ENOTEMPTY),
+    None,  # no error of the system: one of gzip or bz2
+}
 
 
 @contextmanager

@@ -93,31 +93,38 @@ class Unpacking:
             ) from error
 
     def _publish(self, room: str, names: list[str]) -> None:
-        looks = {name: _look(os.path.join(room, name)) for name in names}
-        if not os.path.lexists(self.folder):
-            os.rename(room, self.folder)
-            kept: set[str] = set()
+        former = self._record().files
+        foreign = self._foreign(room, names, former)
+        looks: dict[str, list[_Look]] = {
+            # Not ours, even if it is equal, and so never to be replaced.
+            name: [] if name in foreign else [_look(os.path.join(room, name))]
+            for name in names
+        }
+        # First what is about to be ours: a kill in between must not disown it.
+        self._write(None, {name: looks[name] + former.get(name, []) for name in names})
+        if os.path.lexists(self.folder):
+            self._merge(room, set(names) - foreign)
         else:
-            kept = self._merge(room, names)
-        # Files that were there before are not ours, and never will be replaced.
-        ours = {name: None if name in kept else look for name, look in looks.items()}
-        with open(self._record_path, "w", encoding="utf-8") as file:
-            json.dump({"archive": _look(self.archive), "files": ours}, file)
+            os.rename(room, self.folder)
+        self._write(_look(self.archive), looks)
 
-    def _merge(self, room: str, names: list[str]) -> set[str]:
-        """Move what is new; the names of which another's file is there, and equal."""
-        ours = self._record().files
-        kept, in_the_way = set(), []
+    def _foreign(
+        self, room: str, names: list[str], former: Mapping[str, list[_Look]]
+    ) -> set[str]:
+        """The names of which another's file is there, and equal.
+
+        Raises:
+            CacheError: One is there that is not equal.
+        """
+        foreign, in_the_way = set(), list(_blocked(room, self.folder))
         for name in names:
             source, target = os.path.join(room, name), os.path.join(self.folder, name)
-            if not os.path.lexists(target):
+            if not os.path.lexists(target) or _look(target) in former.get(name, []):
                 continue
             if _same(source, target):
-                if ours.get(name) != _look(target):
-                    kept.add(name)
-            elif ours.get(name) != _look(target):
+                foreign.add(name)
+            else:
                 in_the_way.append(name)
-        in_the_way += _blocked(room, self.folder)
         if in_the_way:
             raise CacheError(
                 self.origin,
@@ -125,33 +132,42 @@ class Unpacking:
                 f"of the archive, such as {min(in_the_way)!r}",
                 "move them elsewhere, or pass another fname",
             )
+        return foreign
+
+    def _merge(self, room: str, names: Iterable[str]) -> None:
         for path, folders, _ in os.walk(room):
             for name in folders:
                 within = os.path.relpath(os.path.join(path, name), room)
                 if not os.path.islink(os.path.join(path, name)):
                     os.makedirs(os.path.join(self.folder, within), exist_ok=True)
-        for name in set(names) - kept:
+        for name in names:
             shutil.move(os.path.join(room, name), os.path.join(self.folder, name))
-        return kept
-
-    @property
-    def _record_path(self) -> str:
-        return os.path.join(self.desk, "unpacked.json")
 
     def _record(self) -> _Record:
         with suppress(OSError, ValueError, KeyError, TypeError):
-            with open(self._record_path, encoding="utf-8") as file:
+            with open(os.path.join(self.desk, "unpacked.json")) as file:
                 read = json.load(file)
             return _Record(read["archive"], read["files"])
         return _Record(None, {})
 
+    def _write(self, archive: _Look | None, files: Mapping[str, list[_Look]]) -> None:
+        path = os.path.join(self.desk, "unpacked.json")
+        with open(f"{path}.new", "w") as file:
+            json.dump({"archive": archive, "files": files}, file)
+        os.replace(f"{path}.new", path)
+
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """What was unpacked: the look of the archive, and of each file that came of it."""
+    """What was unpacked.
+
+    Attributes:
+        archive: Its look; None if it was not finished.
+        files: By name, each look that a file of ours may have.
+    """
 
     archive: _Look | None
-    files: Mapping[str, _Look | None]
+    files: Mapping[str, list[_Look]]
 
 
 def _look(path: str) -> _Look:

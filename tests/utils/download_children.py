@@ -94,14 +94,18 @@ def kills(url: str, sha256: str, caches: str, count: str) -> list[dict[str, Any]
     moments = random.Random(7).sample(range(1, int(whole) + 1), int(count))
     seen = []
     for moment in sorted(moments):
-        cache = f"{caches}/{moment}"
-        _, status = _answer(*_fork(partial(_traced, url, cache, moment)))
+        # A run may have some lines less, because more bytes came at once.
+        for earlier in range(moment, 0, -1):
+            cache = f"{caches}/{moment}-{earlier}"
+            _, status = _answer(*_fork(partial(_traced, url, cache, earlier)))
+            if killed := os.WIFSIGNALED(status):
+                break
         file = Path(cache, "datasets", "a.tar_archive")
         before = _sha256(str(file)) if file.exists() else None
         folder = get_file(origin=url, cache_dir=cache, extract=True)
         seen.append(
             {
-                "killed": os.WIFSIGNALED(status),
+                "killed": killed,
                 "before": before in (None, sha256),
                 "file": _sha256(str(file)) == sha256,
                 "members": sorted(os.listdir(folder)),

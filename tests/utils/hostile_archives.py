@@ -95,6 +95,8 @@ TARS: dict[str, list[Entry]] = {
         symlink("b", "c"),
         symlink("c", ".."),
         file("a/victim.txt"),
+        folder("a"),
+        folder("a/new"),
     ],
     "through a link that stays, and up": [
         folder("d/e"),
