@@ -7,7 +7,8 @@ fit       fit and History, the reference training loop
 download  get_file, a file from a URL in the cache; resting on
           place            where in the cache
           checksum         the hash that it must have
-          source           bytes from a URL
+          source           bytes from a URL of any scheme
+          web, ftp, body   of some of them, and what they have in common
           partial          a file that is not complete yet
           transfer         the one into the other, through interruptions
           inside           where names inside a folder lead

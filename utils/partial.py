@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
-    from .source import Version
+    from .body import Version
 
 __all__ = ["PartialFile"]
 

@@ -12,9 +12,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .body import Interrupted, StaleError
 from .download_errors import CacheError, DownloadError, cache_errors
 from .progbar import Progbar
-from .source import Interrupted, StaleError, open_url
+from .source import open_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
     from urllib3 import Retry
 
+    from .body import Body
     from .partial import PartialFile
-    from .source import Body
 
 __all__ = ["Patience", "transfer"]
 

@@ -21,6 +21,7 @@ import pytest
 from feedline.utils import ArchiveError, CacheError, get_file
 from feedline.utils.archive import Limits
 from feedline.utils.inside import leads_to
+from feedline.utils.unpack import Unpacking
 from tests.utils import hostile_archives as hostile
 from tests.utils.download_faults import choices
 
@@ -483,6 +484,25 @@ def test_remains_of_a_killed_process_are_cleared_away(yard: Yard) -> None:
     (room / "half").write_bytes(b"half")
     assert "half" not in tree(yard(plain("one")))
     assert desk(yard) == {"lock", "unpacked.json"}
+
+
+def test_kill_before_the_record_is_finished_does_not_disown_the_files(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Unpacking._write
+
+    def killed_at_the_end(self: Unpacking, archive: Any, files: Any) -> None:
+        if archive is not None:
+            raise KeyboardInterrupt
+        write(self, archive, files)
+
+    for data in (b"one", b"two", b"three"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Unpacking, "_write", killed_at_the_end)
+            yard(plain("a", data=data), force_download=True)
+        assert (yard.folder / "a").read_bytes() == data
+    yard(plain("a", data=b"four"), force_download=True)
+    assert (yard.folder / "a").read_bytes() == b"four"
 
 
 def test_record_that_cannot_be_read_is_made_anew(yard: Yard) -> None:
