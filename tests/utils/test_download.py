@@ -23,6 +23,7 @@ import pytest
 
 from feedline.utils import CacheError, DownloadError, HashMismatchError, get_file
 from feedline.utils.place import locked
+from feedline.utils.transfer import Patience
 from tests.utils.download_faults import (
     BODY,
     FAULTS,
@@ -448,6 +449,20 @@ def test_retry_after_that_makes_no_sense_is_passed_over(
 ) -> None:
     busy = Reply(status=503, headers={"Retry-After": value})
     assert scene.get(busy, WHOLE) == "the file; 2 requests"
+
+
+def test_pauses_grow_and_are_as_long_as_the_server_asks_for(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("urllib3.util.retry.time.sleep", pauses.append)
+    patient = replace(scene, patience=Patience(pause_seconds=0.5, retries=4))
+    assert patient.get(Reply(status=500)).endswith("; 5 requests")
+    assert pauses == [1, 2, 4]  # the first retry comes at once
+    pauses.clear()
+    busy = Reply(status=429, headers={"Retry-After": "7"})
+    assert patient.get(busy, busy, WHOLE) == "the file; 3 requests"
+    assert pauses == [7, 7]
 
 
 @pytest.mark.parametrize(
