@@ -759,7 +759,12 @@ def test_interrupted_by_the_user_keeps_what_has_come(
     assert asked is not None
 
 
-def test_nothing_is_left_in_the_system_s_temporary_folder(source: Path) -> None:
-    before = set(os.listdir(tempfile.gettempdir()))
-    get_file(origin=source.as_uri(), cache_dir=source.parent)
-    assert set(os.listdir(tempfile.gettempdir())) <= before
+def test_nothing_is_put_into_the_system_s_temporary_folder(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir(mode=0o500)
+    before = temporary.stat().st_mtime_ns
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    get_file(origin=source.as_uri(), cache_dir=tmp_path / "cache")
+    assert temporary.stat().st_mtime_ns == before
