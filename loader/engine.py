@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,10 +14,11 @@ from .errors import LoaderBusyError, LoaderClosedError
 from .options import LoaderOptions, length_of
 from .plan import EpochPlan
 from .pool import InlinePool
+from .progress import Progress
 from .stats import Counts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
 
     from .options import OnError, StartMethod
@@ -124,6 +126,9 @@ class Loader:
         self.dataset = dataset
         self.options = options
         self._epochs: list[Epoch] = []  # under way
+        self._latest: Epoch | None = None  # the last one begun, until it is over
+        self._next = self._beginning_of(0)
+        self._seed_is_given = seed is not None
         self._counts = Counts()
         self._tickets = count()
         self._closed = False
@@ -155,6 +160,70 @@ class Loader:
         """
         self._check_open()
         return self._run()
+
+    @property
+    def epoch(self) -> int:
+        """Number of the epoch under way or, between two epochs, of the next; from 0."""
+        return self._progress().epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the consumer is: what it has received, not what was built ahead.
+
+        Returns:
+            Less than 1 KB of numbers, for JSON or pickle, from which any loader of the
+            same dataset and order goes on, whatever its workers and its pool. With
+            ``in_order=False`` up to ``max_queue_size`` positions more.
+        """
+        return self._progress().state()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another loader was: the next epoch begins in the middle of one.
+
+        The hooks run as ever, ``on_epoch_begin`` too, in the epoch that is gone on with.
+        What hooks make of the dataset in epoch after epoch is the dataset's own to keep.
+
+        Args:
+            state: What :meth:`state_dict` returned. Its seed becomes that of this loader
+                if this one was given none.
+
+        Raises:
+            TypeError, ValueError: It is not such a state, or one of another order: its
+                ``seed`` or ``shuffle`` differs. The loader is as it was then.
+            LoaderBusyError: An epoch is under way.
+
+        >>> from feedline import Loader
+        >>> with Loader(range(5), workers=2) as loader:
+        ...     batches = iter(loader)
+        ...     received = next(batches), next(batches)
+        ...     state = loader.state_dict()
+        >>> with Loader(range(5), workers=0) as loader:
+        ...     loader.load_state_dict(state)
+        ...     list(loader), list(loader)
+        ([2, 3, 4], [0, 1, 2, 3, 4])
+        """
+        self._check_open()
+        progress = Progress.from_state(state)
+        if any(epoch.under_way for epoch in self._epochs):
+            raise LoaderBusyError(
+                "a state can be loaded between two epochs, and one is under way; finish "
+                "its iterator or close() it"
+            )
+        if progress.shuffle != self.options.shuffle:
+            raise ValueError(
+                f"the state is of a loader with shuffle={progress.shuffle}, got it for "
+                f"one with shuffle={self.options.shuffle}; make this one like that"
+            )
+        if progress.seed != self.seed:
+            if self._seed_is_given:
+                raise ValueError(
+                    f"the state is of a loader with seed={progress.seed}, got it for one "
+                    f"with seed={self.seed}; leave seed out, and it is taken over"
+                )
+            self.options = replace(self.options, seed=progress.seed)
+            if self._pool is not None:  # it builds with the seed that it was made with
+                self._pool.close()
+                self._pool = None
+        self._next, self._latest = progress, None
 
     def stats(self) -> LoaderStats:
         """What this loader has done so far."""
@@ -218,20 +287,40 @@ class Loader:
                 "an epoch of this loader is under way, and its dataset has hooks, which "
                 "belong to one epoch at a time; finish the other iterator or close() it"
             )
-        number = self._counts.epochs
+        start = self._next
+        self._next = self._beginning_of(start.epoch + 1)
+        self._latest = None
         self._counts.epochs += 1
         _call(dataset, "on_epoch_begin")
         plan = EpochPlan(
-            length_of(dataset), shuffle=options.shuffle, seed=self.seed, epoch=number
+            length_of(dataset),
+            shuffle=options.shuffle,
+            seed=self.seed,
+            epoch=start.epoch,
         )
+        if start.position and plan.length != start.length:
+            self._next = start
+            raise ValueError(
+                f"the state that was loaded is of an epoch of {start.length} batches, "
+                f"got a dataset of {plan.length}; load it with the dataset that it is of"
+            )
+        epoch = Epoch(start, plan, self._pool, self._tickets, options, self._counts)
+        self._latest = epoch
         if plan.length != 0:
             self._pool.begin_epoch(alone=alone)
-            epoch = Epoch(
-                number, plan, self._pool, self._tickets, options, self._counts
-            )
             self._epochs.append(epoch)
             yield from epoch.batches(self._epochs)
         _call(dataset, "on_epoch_end")
+        if self._latest is epoch:
+            self._latest = None
+
+    def _progress(self) -> Progress:
+        return self._next if self._latest is None else self._latest.progress()
+
+    def _beginning_of(self, epoch: int) -> Progress:
+        return Progress(
+            epoch, 0, (), None, seed=self.seed, shuffle=self.options.shuffle
+        )
 
     def _make_pool(self) -> Pool:
         options = self.options

@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 import logging
 import time
+from collections import deque
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from .delivery import Delivery
 from .errors import BatchTimeoutError, LoaderClosedError
+from .progress import Progress
 from .records import Order
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ class Epoch:
     """The batches of one epoch, on their way to the consumer.
 
     Args:
-        number: Of the epoch, from 0.
+        start: Which epoch, and what of it was received before.
         plan: Which batch stands where.
         pool: Who builds them.
         tickets: Gives the number of each order; shared by all epochs of a loader.
@@ -40,24 +42,27 @@ class Epoch:
 
     def __init__(
         self,
-        number: int,
+        start: Progress,
         plan: EpochPlan,
         pool: Pool,
         tickets: Iterator[int],
         options: LoaderOptions,
         counts: Counts,
     ) -> None:
-        self.number = number
+        self.number = start.epoch
         self._running: Generator[Any, None, None] | None = None
+        self._start = start
         self._plan = plan
         self._pool = pool
         self._tickets = tickets
         self._options = options
         self._counts = counts
-        self._position = 0
+        self._position = start.position
+        self._missing = deque(start.missing)  # positions before that one, to come first
         # Orders are sent a few at a time, as far as no worker runs dry meanwhile.
         self._portion = max(1, (options.max_queue_size - 2 * options.workers) // 2)
-        self._indices: dict[int, int] = {}  # ticket -> index, while outstanding
+        # ticket -> position and index, while outstanding
+        self._places: dict[int, tuple[int, int]] = {}
         self._delivery = Delivery(
             options.max_queue_size,
             in_order=options.in_order,
@@ -66,10 +71,22 @@ class Epoch:
 
     def file(self, completion: Completion) -> None:
         """Take an answer, if it is to an order of this epoch."""
-        if completion.ticket in self._indices:
+        if completion.ticket in self._places:
             self._counts.busy += completion.busy
             self._counts.retries += completion.retries
             self._delivery.complete(completion)
+
+    def progress(self) -> Progress:
+        """What the consumer has received, and what it has not."""
+        outstanding = [position for position, _ in self._places.values()]
+        return Progress.of(
+            self.number,
+            self._position,
+            [*self._missing, *outstanding],
+            self._plan.length,
+            seed=self._start.seed,
+            shuffle=self._start.shuffle,
+        )
 
     @property
     def under_way(self) -> bool:
@@ -121,8 +138,9 @@ class Epoch:
                     yield batch.pop()
         finally:
             completion = None  # its error's traceback holds this frame
-            self._pool.abandon(set(self._indices))
-            self._indices.clear()
+            self._pool.abandon(set(self._places))
+            self._missing.extend(position for position, _ in self._places.values())
+            self._places.clear()
 
     def _fill(self) -> None:
         """Ask for as many batches as the bound allows, if they are worth a message."""
@@ -130,17 +148,24 @@ class Epoch:
             return
         room = self._delivery.room
         if self._plan.length is not None:
-            room = min(room, self._plan.length - self._position)
+            left = len(self._missing) + self._plan.length - self._position
+            room = min(room, left)
         orders = []
         for _ in range(room):
-            index = self._plan.index_at(self._position)
+            position = self._next_position()
+            index = self._plan.index_at(position)
             ticket = next(self._tickets)
-            self._position += 1
-            self._indices[ticket] = index
+            self._places[ticket] = position, index
             self._delivery.issue(ticket)
             orders.append(Order(ticket, index, self.number))
         if orders:
             self._pool.submit(orders)
+
+    def _next_position(self) -> int:
+        if self._missing:
+            return self._missing.popleft()
+        self._position += 1
+        return self._position - 1
 
     def _next(self, epochs: list[Epoch]) -> Completion | None:
         """The next completion, or None at the end of the plan."""
@@ -165,7 +190,7 @@ class Epoch:
 
     def _is_skipped(self, completion: Completion) -> bool:
         """Whether the batch is left out; raises its error if it must not be."""
-        index = self._indices.pop(completion.ticket)
+        position, index = self._places.pop(completion.ticket)
         error = completion.error
         if error is None:
             return False
@@ -175,6 +200,7 @@ class Epoch:
                 "batch %d of epoch %d is left out: %r", index, self.number, error
             )
             return True
+        self._missing.appendleft(position)  # it was not received
         try:
             raise error
         finally:
@@ -184,4 +210,5 @@ class Epoch:
         oldest = self._delivery.outstanding[0]
         where = self._pool.give_up(oldest)
         assert self._options.timeout is not None
-        raise BatchTimeoutError(self._indices[oldest], self._options.timeout, where)
+        _, index = self._places[oldest]
+        raise BatchTimeoutError(index, self._options.timeout, where)

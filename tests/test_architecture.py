@@ -27,6 +27,7 @@ ORDER = [
     "records",
     "stats",
     "plan",
+    "progress",
     "delivery",
     "build",
     "pickling",

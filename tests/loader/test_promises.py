@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import json
 import logging
 import os
 import pickle
@@ -508,7 +509,7 @@ def test_an_error_arrives_as_itself_after_the_batches_before_it(
     open_loader: OpenLoader, kind: str
 ) -> None:
     loader = open_loader(datasets.Raises(5, kind))
-    for epoch in range(2):
+    for epoch in (0, 2):
         seen, error = seen_before_error(loader, *ARRIVALS[kind])
         assert seen == [0, 1, 2, 3, 4]
         assert type(error) is ARRIVALS[kind][0]
@@ -518,7 +519,6 @@ def test_an_error_arrives_as_itself_after_the_batches_before_it(
         loader.dataset.at = 99
         assert list(loader) == list(range(8))  # usable, and the same workers
         loader.dataset.at = 5
-        loader._counts.epochs = 1  # so that the note names it
 
 
 @over("forkserver", "spawn")
@@ -865,6 +865,181 @@ def test_torch_tensors_of_every_type_arrive_as_they_were_made(
     assert lasting.is_contiguous(memory_format=torch.channels_last)
     arrived["float64"].mul_(2)
     assert torch.equal(arrived["float64"], made["float64"] * 2)
+
+
+# Going on where another loader was
+
+
+def rest(state: dict[str, Any], **options: Any) -> list[Any]:
+    """What a new loader gives, after the state, in this epoch and the next."""
+    with Loader(datasets.RngDraws(20), **options) as loader:
+        loader.load_state_dict(json.loads(json.dumps(state)))
+        return [*loader, *loader]
+
+
+@core
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_another_loader_goes_on_at_the_next_batch(
+    open_loader: OpenLoader, shuffle: bool
+) -> None:
+    with Loader(datasets.RngDraws(20), workers=0, seed=5, shuffle=shuffle) as inline:
+        whole = [[*inline] for _ in range(3)]
+    loader = open_loader(datasets.RngDraws(20), seed=5, shuffle=shuffle)
+    list(loader)
+    iterator = iter(loader)
+    for taken in range(8):
+        if taken:
+            next(iterator)
+        state = loader.state_dict()
+        assert len(json.dumps(state)) < 1000
+        assert (state["epoch"], state["position"]) == (1, taken)
+    expected = digest([*whole[1][7:], *whole[2]])
+    for options in KINDS["inline"], {"workers": 3}, KINDS["fork"] | {"workers": 5}:
+        assert digest(rest(state, shuffle=shuffle, **options)) == expected
+    other = open_loader(datasets.RngDraws(20), seed=5, shuffle=shuffle)
+    other.load_state_dict(state)
+    assert digest([*other, *other]) == expected
+    assert digest(iterator) == digest(whole[1][7:])  # telling it disturbed nothing
+
+
+@quick
+def test_between_epochs_the_state_is_the_beginning_of_the_next(
+    open_loader: OpenLoader,
+) -> None:
+    loader = open_loader(datasets.Numbers(4), seed=1)
+    assert (loader.epoch, loader.state_dict()["position"]) == (0, 0)
+    iterator = iter(loader)
+    assert [next(iterator) for _ in range(4)] == [0, 1, 2, 3]
+    assert (loader.epoch, loader.state_dict()["position"]) == (0, 4)
+    last = loader.state_dict()
+    assert next(iterator, None) is None
+    assert (loader.epoch, loader.state_dict()["position"]) == (1, 0)
+    other = open_loader(datasets.Numbers(4), seed=1)
+    other.load_state_dict(last)  # nothing is left of that epoch but its end
+    assert list(other) == []
+    assert other.epoch == 1
+    assert list(other) == [0, 1, 2, 3]
+
+
+@quick
+def test_after_a_break_the_state_is_where_it_was(open_loader: OpenLoader) -> None:
+    loader = open_loader(datasets.Numbers(12), seed=1)
+    for number in loader:
+        if number == 4:
+            break
+    gc.collect()
+    state = loader.state_dict()
+    assert (state["epoch"], state["position"], state["missing"]) == (0, 5, [])
+    assert list(loader) == list(range(12))  # by itself a loader begins anew
+    loader.load_state_dict(state)
+    assert list(loader) == list(range(5, 12))
+    assert loader.epoch == 1
+
+
+@quick
+def test_a_batch_that_raised_was_not_received(open_loader: OpenLoader) -> None:
+    loader = open_loader(datasets.Raises(5, "chained"), seed=1)
+    with pytest.raises(ValueError, match="outer"):
+        list(loader)
+    loader.load_state_dict(loader.state_dict())
+    loader.dataset.at = 99
+    assert list(loader) == [5, 6, 7]
+
+
+def test_a_batch_that_was_skipped_is_not_tried_again() -> None:
+    dataset = datasets.Raises(5, "chained")
+    with Loader(dataset, workers=2, on_error="skip") as loader:
+        iterator = iter(loader)
+        assert [next(iterator) for _ in range(6)] == [0, 1, 2, 3, 4, 6]
+        state = loader.state_dict()
+        iterator.close()  # type: ignore[attr-defined]
+        dataset.at = 99
+        loader.load_state_dict(state)
+        assert list(loader) == [7]
+
+
+@over("thread", "fork")
+def test_out_of_order_what_is_left_is_what_was_not_received(
+    open_loader: OpenLoader, tmp_path: Path
+) -> None:
+    dataset = datasets.Gated(tmp_path, 12)
+    loader = open_loader(dataset, workers=4, in_order=False, seed=1, max_queue_size=4)
+    iterator = iter(loader)
+    for index in (1, 2, 3, 5, 6):
+        dataset.gate.let(index)
+    received = []
+    for let in (None, None, None, 7, 8):
+        if let is not None:
+            dataset.gate.let(let)
+        received.append(next(iterator))
+    state = loader.state_dict()
+    dataset.gate.let_all()
+    iterator.close()  # type: ignore[attr-defined]
+    with Loader(datasets.Numbers(12), workers=0) as other:
+        other.load_state_dict(state)
+        left = list(other)
+        assert sorted([*received, *left]) == list(range(12))
+        assert left == sorted(left)
+        assert list(other) == list(range(12))
+
+
+def test_a_loader_without_end_goes_on_too() -> None:
+    with Loader(datasets.Blocks(None), workers=2) as loader:
+        assert checked(islice(loader, 5)) == [0, 1, 2, 3, 4]
+        state = loader.state_dict()
+    with Loader(datasets.Blocks(None), workers=0) as loader:
+        loader.load_state_dict(state)
+        assert checked(islice(loader, 3)) == [5, 6, 7]
+
+
+def test_a_far_position_is_reached_without_building_what_is_before_it() -> None:
+    with Loader(datasets.Numbers(10**9), workers=0, shuffle=True, seed=3) as loader:
+        state = loader.state_dict() | {"position": 10**9 - 2, "length": 10**9}
+        loader.load_state_dict(state)
+        assert len(list(loader)) == 2
+
+
+def test_the_seed_is_taken_over_by_a_loader_without_one() -> None:
+    with Loader(datasets.RngDraws(6), workers=2, shuffle=True) as loader:
+        iterator = iter(loader)
+        next(iterator)
+        state = loader.state_dict()
+        left = digest(iterator)
+    with Loader(datasets.RngDraws(6), workers=2, shuffle=True) as other:
+        list(other)  # with a seed of its own, which its pool knows
+        other.load_state_dict(state)
+        assert other.seed == loader.seed
+        assert digest(other) == left
+
+
+def test_a_state_of_another_order_is_refused_and_changes_nothing() -> None:
+    with Loader(datasets.Numbers(6), workers=0, shuffle=True, seed=3) as loader:
+        iterator = iter(loader)
+        next(iterator)
+        state = loader.state_dict()
+        with pytest.raises(LoaderBusyError, match="between two epochs"):
+            loader.load_state_dict(state)
+        assert len(list(iterator)) == 5
+    with Loader(datasets.Numbers(6), workers=0, shuffle=True, seed=4) as other:
+        with pytest.raises(ValueError, match="seed=3, got it for one with seed=4"):
+            other.load_state_dict(state)
+        with pytest.raises(ValueError, match="must have format 1"):
+            other.load_state_dict({**state, "format": None})
+        assert sorted(other) == list(range(6))
+    with (
+        Loader(datasets.Numbers(6), workers=0, seed=3) as other,
+        pytest.raises(ValueError, match="shuffle=True, got it for one with shuffle=F"),
+    ):
+        other.load_state_dict(state)
+    with Loader(datasets.Numbers(7), workers=0, shuffle=True, seed=3) as other:
+        other.load_state_dict(state)
+        for _ in range(2):
+            with pytest.raises(ValueError, match=r"epoch of 6 batches, got .* of 7"):
+                list(other)
+        other.dataset.length = 6
+        assert len(list(other)) == 5
+    with pytest.raises(LoaderClosedError):
+        other.load_state_dict(state)
 
 
 # More than one at once
