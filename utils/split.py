@@ -70,9 +70,11 @@ def split_dataset(
         runs the hooks of the source, whose state they share. ``self.rng`` of the source
         is keyed by (seed, epoch, index in the half).
 
-        The halves of a ``tf.data.Dataset`` are such. If its last step is ``batch``, the
-        sizes count samples, and the halves are batched as it was. A sample is read from
-        it once, when either half first needs it, and kept in memory.
+        The halves of a ``tf.data.Dataset`` are two more, which have no indices and go on
+        as any other does. If its last step is ``batch``, the sizes count samples, and the
+        halves are batched as it was. A sample is read from it once, when either half
+        first needs it, and kept in memory. One that does not know its length is read
+        whole at once.
 
     Raises:
         TypeError: The dataset has no length or no indices, a size is no number, or the
@@ -89,6 +91,9 @@ def split_dataset(
         and indices are split too.
     Differs from Keras: NumPy integers and floats are sizes, and NumPy integers seeds.
     Differs from Keras: sizes that leave samples over are no error on the torch backend.
+    Differs from Keras: integers keep their type, also in an array of one dimension.
+    Differs from Keras: ``tf.data.Dataset`` of text, of ragged or sparse tensors, of samples
+        that differ in shape, and of uneven batches are split too.
 
     >>> import numpy as np
     >>> left, right = split_dataset(np.arange(10), left_size=0.8)
