@@ -167,6 +167,12 @@ def test_splitting_reads_no_sample(shuffle: bool) -> None:
     assert source.read == [sample // 10]
 
 
+def test_a_source_is_asked_by_python_s_integers() -> None:
+    source = Counting(10)  # which asserts it
+    left, right = split_dataset(source, 0.5, shuffle=True, seed=1)
+    assert sorted([*left, *(right[i] for i in range(5))]) == list(range(0, 100, 10))
+
+
 def test_a_shuffled_half_keeps_four_bytes_a_sample() -> None:
     left, _ = split_dataset(range(10_000), 0.5, shuffle=True, seed=1)
     assert vars(left)["_indices"].nbytes == 4 * 5000
