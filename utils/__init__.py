@@ -7,6 +7,11 @@ fit       fit and History, the reference training loop
 kinds     which library an array belongs to
 labels    to_categorical, class labels to one-hot rows
 arrays    normalize, arrays scaled to norm 1
+packing   x, y and sample_weight as one batch, and back
+split     split_dataset, one dataset made two; resting on
+          nests            arrays in lists, tuples and dicts, read together
+          views            a part of a dataset, by index
+          tfdata           a tf.data.Dataset, by index
 download  get_file, a file from a URL in the cache; resting on
           place            where in the cache
           checksum         the hash that it must have
@@ -35,7 +40,9 @@ from .download_errors import (
 )
 from .fit import History, fit
 from .labels import to_categorical
+from .packing import pack_x_y_sample_weight, unpack_x_y_sample_weight
 from .progbar import Progbar
+from .split import split_dataset
 
 __all__ = [
     "ArchiveError",
@@ -47,6 +54,9 @@ __all__ = [
     "fit",
     "get_file",
     "normalize",
+    "pack_x_y_sample_weight",
     "set_random_seed",
+    "split_dataset",
     "to_categorical",
+    "unpack_x_y_sample_weight",
 ]
