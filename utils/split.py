@@ -8,12 +8,13 @@ a half is, and how it reads, is in ``views``.
 from __future__ import annotations
 
 import random
-import secrets
 import sys
 from array import array
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+
+from feedline import draw_seed
 
 from .views import samples_of
 
@@ -54,8 +55,9 @@ def split_dataset(
         shuffle: Whether the samples are dealt in a random order. If not, the left half is
             the head of the dataset and the right half its tail.
         seed: Behind that order, which is that of
-            ``random.Random(seed).shuffle(list(range(n)))``. None draws a fresh one. Not
-            used without ``shuffle``.
+            ``random.Random(seed).shuffle(list(range(n)))``. None draws a fresh one,
+            or the next of the stream that :func:`feedline.set_random_seed` began. Not used
+            without ``shuffle``.
         preferred_backend: Accepted so that code written for Keras runs; the halves are the
             same whatever it is.
 
@@ -192,7 +194,7 @@ def _length(name: str, size: float | None, total: int) -> int | None:
 
 def _shuffled(length: int, seed: Any) -> NDArray[np.signedinteger[Any]]:
     if seed is None:
-        seed = _default_seed()
+        seed = draw_seed()
     elif isinstance(seed, np.integer):
         seed = int(seed)
     try:
@@ -205,7 +207,3 @@ def _shuffled(length: int, seed: Any) -> NDArray[np.signedinteger[Any]]:
     order = array("i" if length <= 2**31 else "q", range(length))
     generator.shuffle(order)
     return np.frombuffer(order, order.typecode)
-
-
-def _default_seed() -> int:
-    return secrets.randbits(64)

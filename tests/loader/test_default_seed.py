@@ -187,6 +187,17 @@ def run(code: str, *paths: Path) -> Any:
     return json.loads(done.stdout)
 
 
+def test_a_split_without_a_seed_follows_it_too() -> None:
+    def left() -> list[int]:
+        return list(feedline.utils.split_dataset(range(100), 0.5, shuffle=True)[0])
+
+    set_random_seed(7)
+    first, second = left(), left()
+    set_random_seed(7)
+    assert (left(), left()) == (first, second)
+    assert first != second
+
+
 def test_no_framework_is_imported() -> None:
     code = (
         "from feedline import set_random_seed; set_random_seed(7); "
