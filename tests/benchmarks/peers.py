@@ -59,12 +59,16 @@ def torch_tensors(dataset: Stamped) -> Iterator[Epoch]:
 @contextmanager
 def torch_arrays(dataset: Stamped) -> Iterator[Epoch]:
     """DataLoader with arrays, which it pickles."""
-    with _torch_loader(dataset) as loader:
+    with _torch_loader(dataset, collate_fn=_as_it_is) as loader:
         yield lambda: loader
 
 
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
 @contextmanager
-def _torch_loader(dataset: Any) -> Iterator[Iterable[Any]]:
+def _torch_loader(dataset: Any, **options: Any) -> Iterator[Iterable[Any]]:
     from torch.utils.data import DataLoader
 
     loader: Any = DataLoader(
@@ -73,6 +77,7 @@ def _torch_loader(dataset: Any) -> Iterator[Iterable[Any]]:
         num_workers=WORKERS,
         persistent_workers=True,
         prefetch_factor=QUEUE // WORKERS,
+        **options,
     )
     try:
         yield loader
