@@ -24,6 +24,7 @@ import weakref
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from math import ceil
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
@@ -143,6 +144,10 @@ class Crew:
         """
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             raise SystemExit(1)
+        if not self.forked:
+            # Started later, it would open this thread to signals again, and the new
+            # process with it.
+            resource_tracker.ensure_running()
         with undisturbed(), ExitStack() as undo:
             self._board[worker] = 0
             trace, told = os.pipe()

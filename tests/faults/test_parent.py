@@ -440,6 +440,33 @@ def test_after_an_interrupt_anywhere_the_next_epoch_is_exact(
     assert (output, errors) == ("fine True\n", "")
 
 
+SHIELDED = """
+import signal
+from pathlib import Path
+from feedline import Loader
+from tests.datasets import Gate, Numbers
+
+if __name__ == "__mp_main__":
+    closed = {{signal.SIGINT, signal.SIGTERM}} <= signal.pthread_sigmask(0, ())
+    Gate(Path({folder!r})).arrive("closed" if closed else "open")
+
+if __name__ == "__main__":
+    with Loader(Numbers(4), {options}) as loader:
+        print(list(loader))
+"""
+
+
+@pytest.mark.parametrize("kind", ["forkserver", "spawn"])
+def test_a_worker_that_is_not_ready_yet_cannot_be_interrupted(
+    kind: str, tmp_path: Path
+) -> None:
+    text = SHIELDED.format(folder=str(tmp_path), options=KINDS[kind])
+    with program(text, tmp_path) as process:
+        output, errors = process.communicate(timeout=PATIENCE)
+    assert (output, errors) == ("[0, 1, 2, 3]\n", "")
+    assert Gate(tmp_path).arrived() == {"closed"}
+
+
 CAUGHT = """
 import time
 from pathlib import Path

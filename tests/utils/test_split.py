@@ -309,7 +309,7 @@ def test_keras_splits_a_torch_dataset_into_as_many(total: int, size: Any) -> Non
 
 
 @pytest.mark.parametrize(
-    "wrong", [None, (i for i in range(3)), {1, 2}, 5, object()], ids=repr
+    "wrong", [None, (i for i in range(3)), {1, 2}, 5, object()], ids=type
 )
 def test_keras_refuses_what_is_no_dataset_with_the_same_error(wrong: Any) -> None:
     keras = pytest.importorskip("keras")
