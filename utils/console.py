@@ -10,14 +10,15 @@ import os
 import shutil
 import sys
 from contextlib import suppress
+from typing import Any
 
-__all__ = ["BAR", "columns", "is_notebook", "is_terminal", "write"]
+__all__ = ["BAR", "columns", "is_notebook", "is_terminal", "show_in_notebook", "write"]
 
 BAR = "━"
 
 
 def is_notebook() -> bool:
-    r"""Whether stdout is a notebook's cell: no terminal, but it knows ``\r``."""
+    """Whether stdout is a notebook's cell."""
     return any(
         kind.__module__.partition(".")[0] == "ipykernel"
         for kind in type(sys.stdout).__mro__
@@ -56,3 +57,20 @@ def write(text: str) -> None:
             known = text.replace(BAR, "=").encode(encoding, "ignore")
             stream.write(known.decode(encoding))
         stream.flush()
+
+
+def show_in_notebook(text: str, shown: Any) -> Any:
+    """Show a line in the notebook's cell, in place of one that was shown before.
+
+    Args:
+        text: Without an end of line; may have colours.
+        shown: What the call that is to be replaced returned; None shows a new line.
+    """
+    with suppress(Exception):
+        from IPython.display import display
+
+        data = {"text/plain": text}
+        if shown is None:
+            return display(data, raw=True, display_id=True)
+        shown.update(data, raw=True)
+    return shown

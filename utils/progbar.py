@@ -1,9 +1,9 @@
 """``Progbar``: the line that tells how far training is, how fast, and how well.
 
 A drop-in for ``keras.utils.Progbar``. On a terminal the line is redrawn in place, byte
-for byte as there; in a notebook too, by other means. Elsewhere (a file, a pipe, a log)
-it is a plain line without control characters, at most one every ten seconds, and one at
-the end.
+for byte as there; in a notebook it is one output that is replaced. Elsewhere (a file, a
+pipe, a log) it is a plain line without control characters, at most one every ten
+seconds, and one at the end.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .console import columns, is_notebook, is_terminal, write
+from .console import columns, is_notebook, is_terminal, show_in_notebook, write
 from .metrics import RunningMeans, metric_value
 from .progress import Line, Progress
 
@@ -54,7 +54,7 @@ class Progbar:
     Differs from Keras: ``stateless_metrics`` is a keyword alone, and ``unit_name`` the
     sixth position, as in the public documentation.
     Differs from Keras: a file or a pipe gets plain lines, no control characters.
-    Differs from Keras: a notebook's line is redrawn without backspaces.
+    Differs from Keras: in a notebook the line is one output, replaced in place.
     Differs from Keras: a line never gets wider than the terminal; the bar gives way
     first, then metrics from the last one on. Wide characters count as two columns.
     Differs from Keras: past the target the bar is full and the time left is 0.
@@ -104,6 +104,7 @@ class Progbar:
         self._shown = -math.inf  # when a line was last shown
         self._line = Line()  # the one on the terminal
         self._within_line = False
+        self._in_notebook: Any = None
         # Held while writing too, so that two lines never mix.
         self._lock = threading.RLock()
 
@@ -194,9 +195,11 @@ class Progbar:
         self._shown = now
         progress = self._progress(now, final)
         if notebook:
-            self._redraw_in_notebook(progress)
+            # A saved notebook keeps every write to stdout, and nothing that was replaced.
+            line = progress.line(self.width, sys.maxsize)
+            self._in_notebook = show_in_notebook(line.text, self._in_notebook)
         elif redrawn:
-            self._redraw_on_terminal(progress)
+            self._redraw(progress)
         else:
             write(progress.plain() + "\n")
 
@@ -207,25 +210,16 @@ class Progbar:
         since = max(self._shown, self._started)
         return now - since >= max(_PLAIN_INTERVAL, self.interval)
 
-    def _redraw_on_terminal(self, progress: Progress) -> None:
+    def _redraw(self, progress: Progress) -> None:
         # The last column stays free: a terminal that has filled it may have wrapped.
         room = max(columns() - 1, 1)
         line = progress.line(self.width, room)
         before = self._line.columns
         rest = " " * (min(before, room) - line.columns)
-        self._put("\b" * before + "\r", line, rest, progress.final)
-
-    def _redraw_in_notebook(self, progress: Progress) -> None:
-        # Notebooks lay one line over the other character by character, the escapes that
-        # colour it included, and know no width. Backspaces would eat those escapes.
-        line = progress.line(self.width, sys.maxsize)
-        rest = " " * (len(self._line.text) - len(line.text))
-        self._put("\r", line, rest, progress.final)
-
-    def _put(self, back: str, line: Line, rest: str, final: bool) -> None:
-        write(back + line.text + rest + ("\n" if final else ""))
+        end = "\n" if progress.final else ""
+        write("\b" * before + "\r" + line.text + rest + end)
         self._line = line
-        self._within_line = not final
+        self._within_line = not progress.final
 
     def _progress(self, now: float, final: bool) -> Progress:
         ends = self.target is not None and 0 < self.target < math.inf
