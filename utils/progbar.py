@@ -215,7 +215,8 @@ class Progbar:
         room = max(columns() - 1, 1)
         line = progress.line(self.width, room)
         before = self._line.columns
-        rest = " " * (min(before, room) - line.columns)
+        # What is wider than the terminal was drawn before it was made narrower.
+        rest = " " * (before - line.columns) if before <= room else "\033[K"
         end = "\n" if progress.final else ""
         write("\b" * before + "\r" + line.text + rest + end)
         self._line = line

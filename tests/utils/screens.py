@@ -28,10 +28,15 @@ def let_a_step_take(seconds: float) -> None:
     vars(progbar)["time"] = Clock(seconds)
 
 
+def say(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
 def draw() -> None:
     """Draw an epoch, data of unknown length, a download, and a third of an epoch."""
     let_a_step_take(0.12)
-    print("Epoch 1/2")
+    say("Epoch 1/2\n")
     bar = Progbar(100)
     for step in range(1, 101):
         bar.update(step, {"loss": 3 / (step + 2), "accuracy": 1 - 1 / (step + 1)})
@@ -46,7 +51,7 @@ def draw() -> None:
         bar.update(done)
 
     let_a_step_take(3)
-    print("Epoch 2/2")
+    say("Epoch 2/2\n")
     bar = Progbar(100, stateful_metrics=["learning_rate"])
     for step in range(1, 38):
         bar.update(step, {"loss": 3 / (step + 2), "learning_rate": 1e-4})
@@ -61,7 +66,7 @@ def draw_in_notebook() -> None:
     cell = nbformat.v4.new_code_cell(code)
     notebook = nbformat.v4.new_notebook(cells=[cell])
     nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
-    print(json.dumps(notebook.cells[0].outputs))
+    say(json.dumps(notebook.cells[0].outputs))
 
 
 if __name__ == "__main__":

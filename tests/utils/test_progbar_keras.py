@@ -174,9 +174,23 @@ SECONDS = st.one_of(
 )
 # How a loop goes on: to the next unit, over some, nowhere, back, to its end, past it.
 MOVES = st.sampled_from(
-    "add 1,add 1,next,next,add 4,add 25,add 0.5,stay,0,half,half,end,end,past,-1".split(
-        ","
-    )
+    [
+        "add 1",
+        "add 1",
+        "next",
+        "next",
+        "add 4",
+        "add 25",
+        "add 0.5",
+        "stay",
+        "0",
+        "half",
+        "half",
+        "end",
+        "end",
+        "past",
+        "-1",
+    ]
 )
 STEPS = st.lists(
     st.tuples(
@@ -378,6 +392,16 @@ def test_arrays_of_several_lengths_are_averaged(clock: Clock) -> None:
     assert ": 4.0000" in lines(Progbar, clock, values)[-1]
     with pytest.raises(ValueError, match="broadcast"):
         lines(keras.utils.Progbar, clock, values)
+
+
+def test_an_array_of_the_final_update_stays_the_callers(clock: Clock) -> None:
+    for kind, left in ((Progbar, [1.0]), (keras.utils.Progbar, [3.0])):
+        array = np.array([1.0])
+        with redirect_stdout(Terminal()):
+            bar = kind(1)
+            bar.update(1, [("loss", array)])
+            bar.update(1, [("loss", np.array([2.0]))], finalize=False)
+        assert array.tolist() == left
 
 
 def test_an_update_after_the_final_one_is_shown_again(clock: Clock) -> None:

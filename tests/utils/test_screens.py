@@ -71,31 +71,33 @@ def test_terminal_shows(columns: int) -> None:
     assert cells == ["green"] * done + ["white"] * (len(cells) - done)
 
 
-if tmux := shutil.which("tmux"):
+def in_tmux(folder: Path, *arguments: str) -> str:
+    """Run a command of a tmux server of our own."""
+    done = subprocess.run(
+        ["tmux", "-S", folder / "socket", "-u", "-f", "/dev/null", *arguments],
+        env=environment(TERM="screen"),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=LONG,
+    )
+    return str(done.stdout)
+
+
+if shutil.which("tmux"):
 
     @pytest.mark.parametrize("columns", [40, 80, 200])
     def test_tmux_shows(tmp_path: Path, columns: int) -> None:
-        def run(*arguments: str) -> str:
-            done = subprocess.run(
-                [tmux, "-S", tmp_path / "socket", "-u", "-f", "/dev/null", *arguments],
-                env=environment(TERM="screen"),
-                capture_output=True,
-                text=True,
-                check=True,
-                timeout=LONG,
-            )
-            return done.stdout
-
         size = ["-x", str(columns), "-y", str(ROWS)]
-        drawn = f"{tmux} -S {tmp_path}/socket wait-for -S drawn"
+        drawn = f"tmux -S {tmp_path}/socket wait-for -S drawn"
         # It stays until the screen has been looked at.
         command = f"{sys.executable} {SCRIPT}; {drawn}; exec cat"
-        run("new-session", "-d", *size, command)
+        in_tmux(tmp_path, "new-session", "-d", *size, command)
         try:
-            run("wait-for", "drawn")
-            shown = run("capture-pane", "-p")
+            in_tmux(tmp_path, "wait-for", "drawn")
+            shown = in_tmux(tmp_path, "capture-pane", "-p")
         finally:
-            run("kill-server")
+            in_tmux(tmp_path, "kill-server")
         assert trimmed(shown.split("\n")) == picture(f"terminal-{columns}")
 
 
@@ -110,7 +112,9 @@ def test_file_holds(tmp_path: Path) -> None:
 def test_notebook_shows(tmp_path: Path) -> None:
     pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
-    folders = dict.fromkeys(("HOME", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR"), str(tmp_path))
+    folders = dict.fromkeys(
+        ("HOME", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR"), str(tmp_path)
+    )
     done = subprocess.run(
         [sys.executable, SCRIPT, "notebook"],
         env=environment(**folders),
@@ -120,16 +124,15 @@ def test_notebook_shows(tmp_path: Path) -> None:
         timeout=LONG,
     )
     shown = [
-        output["text"] if output["output_type"] == "stream" else output["data"]["text/plain"]
+        output.get("text") or output["data"]["text/plain"] + "\n"
         for output in json.loads(done.stdout)
     ]
     assert not re.search(r"[\r\b]", "".join(shown))
-    bare = [re.sub(r"\x1b\[\d+m", "", text) for text in shown]
-    assert trimmed("\n".join(text.rstrip("\n") for text in bare).split("\n")) == picture(
-        "notebook"
-    )
+    assert re.sub(r"\x1b\[\d+m", "", "".join(shown)) == picture("notebook")
 
 
-@pytest.mark.parametrize("path", sorted((HERE / "screens").iterdir()), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", sorted((HERE / "screens").iterdir()), ids=lambda p: p.stem
+)
 def test_the_page_shows_this_picture(path: Path) -> None:
     assert f"```text\n{path.read_text()}```" in PAGE.read_text()
