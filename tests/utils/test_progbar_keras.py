@@ -33,7 +33,7 @@ EXAMPLES = int(os.environ.get("FEEDLINE_EXAMPLES", "1"))  # how many times as de
 
 
 def thorough(examples: int) -> Callable[[Any], Any]:
-    """The same cases in every run, and many of them."""
+    """Many cases, which are the same whenever the same modules are loaded."""
     chosen = settings(
         max_examples=examples * EXAMPLES,
         database=None,
@@ -272,8 +272,10 @@ def played(
 def meant(script: Script, step: Step, current: float, target: Any, theirs: str) -> str:
     """The name of the difference that a step shows; none is no difference."""
     if script.options["verbose"] == 2:
-        final = step.finalize and not step.added
-        if not target and (final or (target == 0 and current >= 0)):
+        final = None if step.added else step.finalize
+        if final is None:
+            final = target is not None and current >= target
+        if final and not target:
             return "unknown length"
         numbers = re.findall(r": (-\d\.\d{4}e[+-]\d\d)", theirs)
         if any(float(number) <= -1e-3 for number in numbers):
