@@ -38,7 +38,8 @@ def metric_value(name: str, value: Any) -> float:
         raise TypeError(
             f"metric {name!r} must be a number or an array of numbers, got {value!r}"
         )
-    return float(array.mean()) if array.size else float("nan")
+    with np.errstate(all="ignore"):  # inf - inf is nan, which will be seen
+        return float(array.mean()) if array.size else float("nan")
 
 
 def _real_array(value: Any) -> NDArray[np.float64] | None:
@@ -58,7 +59,8 @@ class RunningMeans:
 
     def add(self, name: str, value: float, weight: float) -> None:
         """Take ``value`` into the mean ``weight`` times."""
-        total, weights = self._sums.get(name, (0.0, 0.0))
+        # Added to -0.0, every number stays what it is; added to 0.0, -0.0 does not.
+        total, weights = self._sums.get(name, (-0.0, 0.0))
         self._sums[name] = (total + value * weight, weights + weight)
 
     def replace(self, name: str, value: float) -> None:

@@ -1,20 +1,23 @@
 """``Progbar``: the line that tells how far training is, how fast, and how well.
 
 A drop-in for ``keras.utils.Progbar``. On a terminal the line is redrawn in place, byte
-for byte as there. Elsewhere (a file, a pipe, a log) it is a plain line without control
-characters, at most one every ten seconds, and one at the end.
+for byte as there; in a notebook it is one output that is replaced. Elsewhere (a file, a
+pipe, a log) it is a plain line without control characters, at most one every ten
+seconds, and one at the end.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 import threading
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from .console import BAR, columns, is_terminal, write
+from .console import columns, is_notebook, is_terminal, show_in_notebook, write
 from .metrics import RunningMeans, metric_value
+from .progress import Line, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,15 +26,12 @@ __all__ = ["Progbar"]
 
 _PLAIN_INTERVAL = 10.0  # seconds between lines in a log: few enough to read afterwards
 
-_NONE, _BOLD, _GREEN, _WHITE = "", "1", "32", "37"
-_Parts: TypeAlias = list[tuple[str, str]]  # (style, text)
-
 
 class Progbar:
     """Progress of a loop, with metrics.
 
-    Every method may be called from any thread. A stdout that is closed, broken or None
-    is passed over.
+    Every method may be called from any thread. A stdout that is closed, broken, full or
+    None is passed over.
 
     Args:
         target: Number of units in all; None if it is not known.
@@ -50,6 +50,20 @@ class Progbar:
 
     Raises:
         ValueError: Both ``stateful_metrics`` and ``stateless_metrics`` are given.
+
+    Differs from Keras: ``stateless_metrics`` is a keyword alone, and ``unit_name`` the
+    sixth position, as in the public documentation.
+    Differs from Keras: a file or a pipe gets plain lines, no control characters.
+    Differs from Keras: in a notebook the line is one output, replaced in place.
+    Differs from Keras: a line never gets wider than the terminal; the bar gives way
+    first, then metrics from the last one on. Wide characters count as two columns.
+    Differs from Keras: past the target the bar is full and the time left is 0.
+    Differs from Keras: ``verbose=2`` writes its line also where the length is unknown,
+    and shows -2.0 as ``-2.0000``.
+    Differs from Keras: an infinite target is an unknown one.
+    Differs from Keras: the clock is monotonic.
+    Differs from Keras: one name may be given for a list of names.
+    Differs from Keras: control characters in names are left out.
 
     >>> bar = Progbar(3, verbose=2)
     >>> for loss in (3.0, 2.0, 1.0):
@@ -87,10 +101,10 @@ class Progbar:
         self._current: float = 0
         self._started = time.monotonic()
         self._first_step: float | None = None  # when unit 1 was done
-        self._drawn: float | None = None  # when the bar was last drawn
-        self._logged = self._started  # a short run needs no line but its last
-        self._visible = 0  # characters of the line on the terminal
+        self._shown = -math.inf  # when a line was last shown
+        self._line = Line()  # the one on the terminal
         self._within_line = False
+        self._in_notebook: Any = None
         # Held while writing too, so that two lines never mix.
         self._lock = threading.RLock()
 
@@ -112,20 +126,25 @@ class Progbar:
                 ``current >= target``.
 
         Raises:
-            TypeError: A value is not a number or an array of numbers.
+            TypeError: A value is not a number or an array of numbers; nothing is
+                counted then.
+
+        Differs from Keras: ``values`` may be a mapping.
+        Differs from Keras: a list is averaged as an array is, and arrays of several
+        lengths may follow each other.
+        Differs from Keras: averages are taken in double precision, whatever comes in.
         """
         with self._lock:
             if finalize is None:
                 finalize = self.target is not None and bool(current >= self.target)
             self._count(current, values, finalize)
             now = time.monotonic()
-            seconds_per_unit = self._seconds_per_unit(current, now)
-            if self.verbose == 1 and is_terminal():
-                self._draw(now, seconds_per_unit, finalize)
-            elif self.verbose == 1:
-                self._log(now, seconds_per_unit, finalize)
-            elif self.verbose == 2 and finalize and self._length:
-                write(self._plain_line(now, seconds_per_unit, final=True))
+            if current == 1:
+                self._first_step = now
+            if self.verbose == 1:
+                self._show(now, finalize)
+            elif self.verbose == 2 and finalize:
+                write(self._progress(now, finalize).plain() + "\n")
 
     def add(
         self,
@@ -147,23 +166,17 @@ class Progbar:
                 self._within_line = False
                 write("\n")
 
-    @property
-    def _length(self) -> float | None:
-        """The target if there is one to get to, else None."""
-        known = self.target is not None and 0 < self.target < math.inf
-        return self.target if known else None
-
     def _count(
         self,
         current: float,
         values: Iterable[tuple[str, Any]] | Mapping[str, Any] | None,
         finalize: bool,
     ) -> None:
+        pairs = values.items() if isinstance(values, Mapping) else values or ()
+        numbers = [(name, metric_value(name, value)) for name, value in pairs]
         weight = max(current - self._current, 1)
         self._current = current
-        pairs = values.items() if isinstance(values, Mapping) else values or ()
-        for name, value in pairs:
-            number = metric_value(name, value)
+        for name, number in numbers:
             if finalize or not self._averaged(name):
                 self._means.replace(name, number)
             else:
@@ -174,123 +187,63 @@ class Progbar:
             return name in self.stateless_metrics
         return self.stateful_metrics is None or name not in self.stateful_metrics
 
-    def _seconds_per_unit(self, current: float, now: float) -> float:
-        """Time per unit; the first one, which warms everything up, is left out."""
-        if not current:
-            return 0.0
-        if self._first_step is not None and current > 1:
-            return (now - self._first_step) / (current - 1)
-        if current == 1:
-            self._first_step = now
-        return (now - self._started) / current
-
-    def _draw(self, now: float, seconds_per_unit: float, final: bool) -> None:
-        early = self._drawn is not None and now - self._drawn < self.interval
-        if early and not final:
+    def _show(self, now: float, final: bool) -> None:
+        notebook = is_notebook()
+        redrawn = notebook or is_terminal()
+        if not final and not self._due(now, redrawn):
             return
-        self._drawn = now
+        self._shown = now
+        progress = self._progress(now, final)
+        if notebook:
+            # A saved notebook keeps every write to stdout, and nothing that was replaced.
+            line = progress.line(self.width, sys.maxsize)
+            self._in_notebook = show_in_notebook(line.text, self._in_notebook)
+        elif redrawn:
+            self._redraw(progress)
+        else:
+            write(progress.plain() + "\n")
+
+    def _due(self, now: float, redrawn: bool) -> bool:
+        if redrawn:
+            return now - self._shown >= self.interval
+        # A short run needs no line but its last.
+        since = max(self._shown, self._started)
+        return now - since >= max(_PLAIN_INTERVAL, self.interval)
+
+    def _redraw(self, progress: Progress) -> None:
         # The last column stays free: a terminal that has filled it may have wrapped.
         room = max(columns() - 1, 1)
-        parts = self._parts(self.width, now, seconds_per_unit, final)
-        excess = _visible(parts) - room
-        if excess > 0:  # the numbers say more than the bar does
-            width = max(self.width - excess, 0)
-            parts = _cut(self._parts(width, now, seconds_per_unit, final), room)
-        visible = _visible(parts)
-        rest = " " * (min(self._visible, room) - visible)
-        write(
-            "\b" * self._visible + "\r" + _paint(parts) + rest + ("\n" if final else "")
+        line = progress.line(self.width, room)
+        before = self._line.columns
+        # What is wider than the terminal was drawn before it was made narrower.
+        rest = " " * (before - line.columns) if before <= room else "\033[K"
+        end = "\n" if progress.final else ""
+        write("\b" * before + "\r" + line.text + rest + end)
+        self._line = line
+        self._within_line = not progress.final
+
+    def _progress(self, now: float, final: bool) -> Progress:
+        ends = self.target is not None and 0 < self.target < math.inf
+        return Progress(
+            current=self._current,
+            target=self.target if ends else None,
+            elapsed=now - self._started,
+            pace=self._pace(now),
+            unit_name=self.unit_name,
+            metrics=tuple(self._means),
+            final=final,
         )
-        self._visible = visible
-        self._within_line = not final
 
-    def _log(self, now: float, seconds_per_unit: float, final: bool) -> None:
-        if final or now - self._logged >= max(_PLAIN_INTERVAL, self.interval):
-            self._logged = now
-            write(self._plain_line(now, seconds_per_unit, final))
-
-    def _parts(
-        self, width: int, now: float, seconds_per_unit: float, final: bool
-    ) -> _Parts:
-        length = self._length
-        parts: _Parts = []
-        if length is None:
-            parts.append((_NONE, f"{int(self._current):7d}/Unknown"))
-        else:
-            parts += [(_BOLD, self._fraction(length)), (_NONE, " ")]
-            done = min(max(int(width * self._current / length), 0), width)
-            if done:
-                parts.append((_GREEN, BAR * done))
-            parts.append((_WHITE, BAR * (width - done)))
-        if length is None or final:
-            shown_time = f"{now - self._started:.0f}s"
-        else:
-            shown_time = _time_left(seconds_per_unit * (length - self._current))
-        text = f" {_pace(seconds_per_unit)}/{self.unit_name}"
-        metrics = "".join(f" - {shown}" for shown in self._shown_metrics())
-        return [*parts, (_NONE, " "), (_BOLD, shown_time), (_NONE, text + metrics)]
-
-    def _plain_line(self, now: float, seconds_per_unit: float, final: bool) -> str:
-        length = self._length
-        if length is None:
-            said = [f"{int(self._current)}/Unknown"]
-        else:
-            said = [self._fraction(length)]
-        said.append(f"{now - self._started:.0f}s")
-        if length is not None and not final:
-            left = seconds_per_unit * (length - self._current)
-            said.append(f"ETA {_time_left(left)}")
-        said.append(f"{_pace(seconds_per_unit)}/{self.unit_name}")
-        return " - ".join([*said, *self._shown_metrics()]) + "\n"
-
-    def _fraction(self, length: float) -> str:
-        digits = int(math.log10(length)) + 1
-        return f"{int(self._current):{digits}d}/{int(length)}"
-
-    def _shown_metrics(self) -> list[str]:
-        return [
-            f"{name}: {mean:.4f}" if abs(mean) > 1e-3 else f"{name}: {mean:.4e}"
-            for name, mean in self._means
-        ]
+    def _pace(self, now: float) -> float:
+        """Seconds per unit; the first one, which warms everything up, is left out."""
+        if not self._current:
+            return 0.0
+        if self._first_step is not None and self._current > 1:
+            return (now - self._first_step) / (self._current - 1)
+        return (now - self._started) / self._current
 
 
 def _names(names: Iterable[str] | None) -> set[str] | None:
     if names is None:
         return None
     return {names} if isinstance(names, str) else set(names)
-
-
-def _time_left(seconds: float) -> str:
-    left = max(int(seconds), 0)
-    if seconds > 3600:
-        return f"{left // 3600}:{left % 3600 // 60:02d}:{left % 60:02d}"
-    if seconds > 60:
-        return f"{left // 60}:{left % 60:02d}"
-    return f"{left}s"
-
-
-def _pace(seconds: float) -> str:
-    if seconds >= 1 or seconds == 0:
-        return f"{seconds:.0f}s"
-    if seconds >= 1e-3:
-        return f"{seconds * 1e3:.0f}ms"
-    return f"{seconds * 1e6:.0f}us"
-
-
-def _visible(parts: _Parts) -> int:
-    return sum(len(text) for _, text in parts)
-
-
-def _cut(parts: _Parts, room: int) -> _Parts:
-    """As many characters of the parts as there is room for."""
-    kept: _Parts = []
-    for style, text in parts:
-        kept.append((style, text[:room]))
-        room -= len(kept[-1][1])
-    return kept
-
-
-def _paint(parts: _Parts) -> str:
-    return "".join(
-        f"\033[{style}m{text}\033[0m" if style else text for style, text in parts
-    )

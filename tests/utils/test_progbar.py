@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
+import pty
 import re
+import struct
+import subprocess
 import sys
+import termios
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -280,7 +287,9 @@ def test_terminal_that_was_made_narrower_is_not_filled_with_spaces(
     monkeypatch.setenv("COLUMNS", "30")
     clock.go_on(1)
     bar.update(2)
-    assert len(seen(taken(terminal))) == 29
+    line, rest = taken(terminal).split("\x1b[K")
+    assert len(seen(line)) == 29
+    assert rest == ""
 
 
 def test_close_ends_the_line_it_finds_unfinished(
@@ -303,13 +312,132 @@ def test_close_after_the_final_update_writes_nothing(terminal: Terminal) -> None
     assert taken(terminal) == ""
 
 
-def test_notebook_stream_is_drawn_on(
-    file: io.StringIO, clock: Clock, monkeypatch: pytest.MonkeyPatch
+def test_terminal_is_asked_for_its_width_at_every_drawing(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    notebook = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})()
-    replace_stdout(monkeypatch, notebook)
-    Progbar(2).update(1)
-    assert taken(notebook).startswith("\r\x1b[1m1/2")
+    pyte: Any = pytest.importorskip("pyte")
+    monkeypatch.setenv("COLUMNS", "200")  # exported long ago
+    ours, theirs = pty.openpty()
+    screen = pyte.Screen(80, 5)
+    emulator = pyte.ByteStream(screen)
+    with open(ours, "rb", buffering=0) as shown, open(theirs, "w") as stream:
+        replace_stdout(monkeypatch, stream)
+        bar = Progbar(3, interval=0)
+        for step, width in enumerate((80, 30, 60), 1):
+            size = struct.pack("HHHH", 5, width, 0, 0)
+            fcntl.ioctl(theirs, termios.TIOCSWINSZ, size)
+            screen.resize(5, width)
+            bar.update(step, [("loss", 1.0), ("val_loss", 2.0)], finalize=False)
+            emulator.feed(shown.read(4096))
+            line, *others = (text.rstrip() for text in screen.display)
+            assert line.startswith(f"{step}/3 ")
+            assert len(line) < width
+            assert not any(others)
+
+
+@pytest.mark.parametrize(
+    ("columns", "metrics"),
+    [
+        (70, " - loss: 1.0000 - val_loss: 2.0000"),
+        (50, " - loss: 1.0000 - val_loss: 2.0000"),
+        (49, " - loss: 1.0000"),
+        (31, " - loss: 1.0000"),
+        (30, ""),
+    ],
+)
+def test_metrics_that_do_not_fit_are_left_out_whole(
+    terminal: Terminal,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    columns: int,
+    metrics: str,
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    Progbar(3).update(1, [("loss", 1.0), ("val_loss", 2.0)])
+    line = seen(taken(terminal))
+    assert line.endswith("0s 0s/step" + metrics)
+    assert len(line) == columns - 1
+
+
+@pytest.mark.parametrize("columns", [20, 24, 28, 40, 60])
+def test_wide_and_combining_characters_count_as_columns(
+    terminal: Terminal, clock: Clock, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    pyte: Any = pytest.importorskip("pyte")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    screen = pyte.Screen(columns, 4)
+    emulator = pyte.Stream(screen)
+    bar = Progbar(3, interval=0, unit_name="件e\u0301")
+    for step, loss in ((1, 123456.0), (2, 1.0), (2, 123.0)):
+        bar.update(
+            step, [("損失", loss), ("e\u0301", 1.0), ("👍", 1.0)], finalize=False
+        )
+        emulator.feed(taken(terminal))
+        line, *others = (text.rstrip() for text in screen.display)
+        assert line.startswith(f"{step}/3 ")
+        assert not any(others)
+
+
+def test_control_characters_of_a_name_are_left_out(
+    terminal: Terminal, clock: Clock
+) -> None:
+    Progbar(3, unit_name="st\x1b[2Jep").update(1, [("lo\nss\t", 1.0)])
+    assert taken(terminal).endswith(" 0s/st[2Jep - loss: 1.0000")
+
+
+class Notebook(io.StringIO):
+    """What a kernel puts in the place of stdout."""
+
+
+Notebook.__module__ = "ipykernel.iostream"
+
+
+@dataclass
+class Cell:
+    """Stands in for IPython.display: the outputs of one cell."""
+
+    outputs: list[dict[str, str]]
+
+    def display(
+        self, data: dict[str, str], *, raw: bool, display_id: bool
+    ) -> SimpleNamespace:
+        position = len(self.outputs)
+        self.outputs.append(data)
+
+        def update(data: dict[str, str], *, raw: bool) -> None:
+            self.outputs[position] = data
+
+        return SimpleNamespace(update=update)
+
+
+def test_notebook_cell_has_one_output_for_each_bar(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = Cell([])
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "IPython.display", cell)
+    replace_stdout(monkeypatch, notebook := Notebook())
+    monkeypatch.setenv(
+        "COLUMNS", "20"
+    )  # of the terminal that the server was started in
+    for target in (2, 3):
+        bar = Progbar(target)
+        for step in range(1, target + 1):
+            bar.update(step, {"loss": 1.0})
+        bar.close()
+    assert taken(notebook) == ""
+    assert [seen(output["text/plain"]) for output in cell.outputs] == [
+        "2/2 ━━━━━━━━━━━━━━━━━━━━ 0s 0s/step - loss: 1.0000",
+        "3/3 ━━━━━━━━━━━━━━━━━━━━ 0s 0s/step - loss: 1.0000",
+    ]
+
+
+def test_notebook_without_a_way_to_show_anything_does_not_stop_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "IPython", None)
+    replace_stdout(monkeypatch, Notebook())
+    Progbar(1).update(1)
 
 
 # ---- elsewhere -----------------------------------------------------------------------
@@ -361,12 +489,15 @@ def test_verbose_2_writes_one_line_at_the_end(terminal: Terminal, clock: Clock) 
     assert taken(terminal) == line
 
 
-@pytest.mark.parametrize("target", [None, 0])
-def test_verbose_2_is_silent_about_an_unknown_length(
-    terminal: Terminal, target: int | None
+@pytest.mark.parametrize("target", [None, 0, -1, float("inf")])
+def test_verbose_2_writes_its_line_for_an_unknown_length_too(
+    terminal: Terminal, clock: Clock, target: float | None
 ) -> None:
-    Progbar(target, verbose=2).update(1, finalize=True)
-    assert taken(terminal) == ""
+    bar = Progbar(target, verbose=2)
+    bar.update(1, finalize=False)
+    clock.go_on(2)
+    bar.update(2, [("loss", 1.0)], finalize=True)
+    assert taken(terminal) == "2/Unknown - 2s - 2s/step - loss: 1.0000\n"
 
 
 @pytest.mark.parametrize("verbose", [0, 3, "auto"])
@@ -444,6 +575,9 @@ def test_both_lists_of_metrics_at_once_are_refused() -> None:
         (np.float32(0.5), "0.5000"),
         (np.array([1.0, 2.0]), "1.5000"),
         (np.array([]), "nan"),
+        (np.array([np.inf, -np.inf]), "nan"),
+        (np.array([60000, 60000], np.float16), "60000.0000"),
+        (np.array([100, 100], np.int8), "100.0000"),
     ],
 )
 def test_value_is_shown_as(
@@ -495,6 +629,20 @@ def test_value_that_is_no_number_is_refused_by_name(
 ) -> None:
     with pytest.raises(TypeError, match=r"^metric 'loss' must be a number or an array"):
         Progbar(3).update(1, [("loss", value)])
+
+
+def test_update_that_is_refused_counts_nothing(
+    terminal: Terminal, clock: Clock
+) -> None:
+    bar = Progbar(9, interval=0)
+    bar.update(1, [("loss", 1.0)])
+    with pytest.raises(TypeError):
+        bar.update(2, [("loss", 5.0), ("accuracy", None)])
+    taken(terminal)
+    bar.add(1)
+    line = seen(taken(terminal))
+    assert line.startswith("2/9 ")
+    assert line.endswith("step - loss: 1.0000")
 
 
 def test_target_that_is_no_number_is_refused(terminal: Terminal) -> None:
@@ -564,6 +712,45 @@ def test_encoding_without_the_bar_gets_equal_signs(
     )
 
 
+@pytest.mark.parametrize("encoding", ["cp866", "cp1251", "latin-1"])
+def test_code_page_gets_what_it_has(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    raw = io.BytesIO()
+    replace_stdout(monkeypatch, io.TextIOWrapper(raw, encoding=encoding))
+    Progbar(1, unit_name="Ж").update(1, [("größe損", 1.0)])
+    said = raw.getvalue().decode(encoding)
+    known = "größe損Ж".encode(encoding, "ignore").decode(encoding)
+    assert (
+        said
+        == f"1/1 - 0s - 0s/{known.partition('Ж')[1]} - {known.rstrip('Ж')}: 1.0000\n"
+    )
+
+
+TRAINING = """
+import sys
+from feedline.utils import Progbar
+for verbose in (1, 2):
+    bar = Progbar(2000, verbose=verbose, interval=0)
+    for step in range(2000):
+        bar.add(1, {"loss": 1.0})
+        bar.update(step + 1, finalize=True)
+    bar.close()
+sys.stderr.write("trained")
+"""
+
+
+@pytest.mark.parametrize("command", ["| true", ">&-", "> /dev/full"])
+def test_training_goes_on_without_a_reader_a_stdout_or_space(command: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -c "$1" {command}', sys.executable, TRAINING],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.stderr.startswith("trained")
+
+
 # ---- threads -------------------------------------------------------------------------
 
 
@@ -585,3 +772,45 @@ def test_no_unit_added_from_several_threads_is_lost(file: io.StringIO) -> None:
     finally:
         sys.setswitchinterval(interval)
     assert taken(file).startswith("4000/4000 - ")
+
+
+def test_lines_of_several_threads_never_mix(
+    terminal: Terminal, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bar = Progbar(401, interval=0)
+    start = threading.Barrier(8)
+
+    def add_fifty(loss: int) -> None:
+        start.wait()
+        for _ in range(50):
+            bar.add(1, [("loss", loss)])
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(add_fifty, range(1, 9)))
+    lines = [seen(line).rstrip() for line in taken(terminal).split("\r")[1:]]
+    assert [int(line.partition("/")[0]) for line in lines] == list(range(1, 401))
+    shape = r" *\d+/401 ━{20} 0s 0s/step - loss: [1-8]\.\d{4}"
+    assert all(re.fullmatch(shape, line) for line in lines)
+    assert lines[-1].endswith(" - loss: 4.5000")
+
+
+# ---- what others read and assign -----------------------------------------------------
+
+
+def test_what_was_given_can_be_read_and_assigned(
+    terminal: Terminal, clock: Clock
+) -> None:
+    bar = Progbar(None, 10, 1, 0.5, ["a"], "sample")
+    assert (bar.target, bar.width, bar.verbose, bar.interval) == (None, 10, 1, 0.5)
+    assert (bar.unit_name, bar.stateful_metrics) == ("sample", {"a"})
+    assert bar.stateless_metrics is None
+    bar.target, bar.width, bar.unit_name = 2, 4, "B"
+    bar.update(1)
+    assert seen(taken(terminal)) == "1/2 ━━━━ 0s 0s/B"
+
+
+def test_the_list_that_was_not_given_is_none() -> None:
+    bar = Progbar(1, stateless_metrics=["a"])
+    assert bar.stateful_metrics is None
+    assert bar.stateless_metrics == {"a"}
+    assert Progbar(1).stateful_metrics == set()
