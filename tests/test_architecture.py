@@ -45,6 +45,36 @@ ORDER = [
     "engine",
     "__init__",
 ]
+UTILS_ORDER = [
+    "console",
+    "cells",
+    "metrics",
+    "progress",
+    "progbar",
+    "fit",
+    "kinds",
+    "labels",
+    "arrays",
+    "packing",
+    "nests",
+    "views",
+    "tfdata",
+    "split",
+    "download_errors",
+    "checksum",
+    "body",
+    "ftp",
+    "web",
+    "source",
+    "partial",
+    "transfer",
+    "place",
+    "inside",
+    "archive",
+    "unpack",
+    "download",
+    "__init__",
+]
 FRAMEWORKS = {"torch", "keras", "jax", "tensorflow", "ray"}
 HEAVY = FRAMEWORKS | {"multiprocessing", "cloudpickle", "psutil", "requests", "sklearn"}
 ALLOWED_SECONDS = (
@@ -83,15 +113,27 @@ def siblings(room: Path) -> set[str]:
     return found & known
 
 
-def test_every_room_has_its_place_in_the_order() -> None:
-    assert sorted(ORDER) == sorted(path.stem for path in rooms(LOADER))
-    assert len(ORDER) == len(set(ORDER))
+@pytest.mark.parametrize(
+    ("folder", "order"),
+    [(LOADER, ORDER), (UTILS, UTILS_ORDER)],
+    ids=["loader", "utils"],
+)
+def test_every_room_has_its_place_in_the_order(folder: Path, order: list[str]) -> None:
+    assert sorted(order) == sorted(path.stem for path in rooms(folder))
+    assert len(order) == len(set(order))
 
 
 @pytest.mark.parametrize("name", ORDER)
-def test_a_room_imports_only_rooms_above_it(name: str) -> None:
+def test_a_room_of_the_engine_imports_only_rooms_above_it(name: str) -> None:
     above = set(ORDER[: ORDER.index(name)])
     assert siblings(LOADER / f"{name}.py") - above == set()
+
+
+@pytest.mark.parametrize("name", UTILS_ORDER)
+def test_a_room_of_the_utilities_imports_only_rooms_above_it(name: str) -> None:
+    above = set(UTILS_ORDER[: UTILS_ORDER.index(name)])
+    # The engine is one house, seen from here; its name is taken for this __init__.
+    assert siblings(UTILS / f"{name}.py") - above - {"__init__"} == set()
 
 
 def test_the_check_would_see_an_import_in_any_disguise(tmp_path: Path) -> None:
