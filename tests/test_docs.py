@@ -24,6 +24,13 @@ def test_docstring_examples_show_what_happens(name: str) -> None:
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
+def test_the_documented_examples_of_the_utilities_show_what_happens() -> None:
+    examples = ROOT / "tests" / "utils" / "documented_examples.txt"
+    result = doctest.testfile(str(examples), module_relative=False)
+    assert result.attempted > 30
+    assert result.failed == 0
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_code_on_the_page_runs(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number, code in enumerate(
