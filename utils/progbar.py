@@ -188,9 +188,11 @@ class Progbar:
         return self.stateful_metrics is None or name not in self.stateful_metrics
 
     def _show(self, now: float, final: bool) -> None:
+        if not final and now - self._shown < self.interval:
+            return
         notebook = is_notebook()
         redrawn = notebook or is_terminal()
-        if not final and not self._due(now, redrawn):
+        if not (final or redrawn or self._due_in_file(now)):
             return
         self._shown = now
         progress = self._progress(now, final)
@@ -203,9 +205,7 @@ class Progbar:
         else:
             write(progress.plain() + "\n")
 
-    def _due(self, now: float, redrawn: bool) -> bool:
-        if redrawn:
-            return now - self._shown >= self.interval
+    def _due_in_file(self, now: float) -> bool:
         # A short run needs no line but its last.
         since = max(self._shown, self._started)
         return now - since >= max(_PLAIN_INTERVAL, self.interval)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 keras: Any = pytest.importorskip("keras")
+keras_bar = keras.utils.Progbar
 
 EXAMPLES = int(os.environ.get("FEEDLINE_EXAMPLES", "1"))  # how many times as deep
 
@@ -57,7 +58,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    theirs = sys.modules[keras.utils.Progbar.__module__]
+    theirs = sys.modules[keras_bar.__module__]
     monkeypatch.setattr(theirs, "time", SimpleNamespace(time=clock))
     monkeypatch.setattr(progbar, "time", SimpleNamespace(monotonic=clock))
     return clock
@@ -338,7 +339,7 @@ def test_a_terminal_gets_the_same_bytes(
     def compare(script: Script) -> None:
         monkeypatch.setenv("COLUMNS", str(script.columns))
         displaced = False
-        theirs_of = list(played(keras.utils.Progbar, script, clock))
+        theirs_of = list(played(keras_bar, script, clock))
         for (step, current, target, theirs), (*_, ours) in zip(
             theirs_of, played(Progbar, script, clock), strict=True
         ):
@@ -359,6 +360,53 @@ def test_a_terminal_gets_the_same_bytes(
         assert steps[difference] >= 10, steps
 
 
+def walked(kind: Any, target: int, width: int) -> str:
+    """What is written on the way to every unit, when the first one takes a second."""
+    with redirect_stdout(terminal := Terminal()):
+        bar = kind(target, width=width, interval=0)
+        for current in range(target + 1):
+            bar.update(current, finalize=False)
+    return terminal.taken()
+
+
+@pytest.mark.parametrize("width", [1, 10, 20, 22, 39])  # 22, 39: rounding shows
+def test_the_bar_is_as_long_at_every_unit(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    for target in range(1, 60):
+        ours, theirs = (walked(kind, target, width) for kind in (Progbar, keras_bar))
+        assert ours == theirs
+
+
+def first_line(kind: Any, clock: Clock, units_left: float, seconds: float) -> str:
+    """What is written when the first unit took as long as that."""
+    clock.now = 0.0  # where it can tell every second from the next
+    with redirect_stdout(terminal := Terminal()):
+        bar = kind(1 + units_left, interval=-1)
+        clock.now += seconds
+        bar.update(1, finalize=False)
+    return terminal.taken()
+
+
+@pytest.mark.parametrize("seconds", [1e-6, 9.996e-4, 1e-3, 0.9996, 1.0, 1.5, 60.0])
+def test_time_changes_its_form_at_the_same_places(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    for left in (*range(130), *range(3590, 3610), *range(86_390, 86_410)):
+        ours, theirs = (
+            first_line(kind, clock, left, seconds) for kind in (Progbar, keras_bar)
+        )
+        assert ours == theirs
+
+
+def test_an_average_of_nothing_but_minus_zero_keeps_its_sign(clock: Clock) -> None:
+    values = [-0.0, -0.0]
+    assert lines(Progbar, clock, values) == lines(keras_bar, clock, values)
+    assert ": -0.0000e+00" in lines(Progbar, clock, values)[-1]
+
+
 LISTS = st.lists(st.lists(dyadic, min_size=1, max_size=4), min_size=1, max_size=5)
 
 
@@ -367,7 +415,7 @@ def test_a_list_is_shown_as_keras_shows_its_mean(clock: Clock) -> None:
     @given(LISTS)
     def compare(lists: list[list[float]]) -> None:
         means = [sum(part) / len(part) for part in lists]
-        assert lines(Progbar, clock, lists) == lines(keras.utils.Progbar, clock, means)
+        assert lines(Progbar, clock, lists) == lines(keras_bar, clock, means)
 
     compare()
 
@@ -383,21 +431,21 @@ def lines(kind: Any, clock: Clock, values: list[Any], **options: Any) -> list[st
 def test_averages_are_taken_in_double_precision(clock: Clock) -> None:
     values = [np.float32(1e8)] + [np.float32(1)] * 3
     assert ": 25000000.7500" in lines(Progbar, clock, values)[-1]
-    assert ": 25000000.0000" in lines(keras.utils.Progbar, clock, values)[-1]
+    assert ": 25000000.0000" in lines(keras_bar, clock, values)[-1]
     values = [np.float32(1e-3)]  # which is a little more than 1e-3
     assert ": 0.0010" in lines(Progbar, clock, values)[-1]
-    assert ": 1.0000e-03" in lines(keras.utils.Progbar, clock, values)[-1]
+    assert ": 1.0000e-03" in lines(keras_bar, clock, values)[-1]
 
 
 def test_arrays_of_several_lengths_are_averaged(clock: Clock) -> None:
     values = [np.array([1.0, 3.0]), np.array([5.0, 6.0, 7.0])]
     assert ": 4.0000" in lines(Progbar, clock, values)[-1]
     with pytest.raises(ValueError, match="broadcast"):
-        lines(keras.utils.Progbar, clock, values)
+        lines(keras_bar, clock, values)
 
 
 def test_an_array_of_the_final_update_stays_the_callers(clock: Clock) -> None:
-    for kind, left in ((Progbar, [1.0]), (keras.utils.Progbar, [3.0])):
+    for kind, left in ((Progbar, [1.0]), (keras_bar, [3.0])):
         array = np.array([1.0])
         with redirect_stdout(Terminal()):
             bar = kind(1)
@@ -409,7 +457,7 @@ def test_an_array_of_the_final_update_stays_the_callers(clock: Clock) -> None:
 def test_an_update_after_the_final_one_is_shown_again(clock: Clock) -> None:
     values = [1.0, 2.0, 3.0]
     ours = lines(Progbar, clock, values, target=2)
-    assert ours[:2] == lines(keras.utils.Progbar, clock, values, target=2)[:2]
+    assert ours[:2] == lines(keras_bar, clock, values, target=2)[:2]
     assert [line.count("\n") for line in ours] == [0, 1, 1]
 
 
@@ -419,18 +467,18 @@ def test_an_endless_target_is_an_unknown_one(clock: Clock) -> None:
     )
     assert endless == unknown
     with pytest.raises(OverflowError):
-        lines(keras.utils.Progbar, clock, [1.0], target=float("inf"))
+        lines(keras_bar, clock, [1.0], target=float("inf"))
 
 
 def test_a_file_gets_no_control_characters(clock: Clock) -> None:
     written = {}
-    for kind in (keras.utils.Progbar, Progbar):
+    for kind in (keras_bar, Progbar):
         with redirect_stdout(io.StringIO()) as file:
             bar = kind(2)
             bar.update(1)
             bar.update(2)
         written[kind] = file.getvalue()
-    assert "\b" in written[keras.utils.Progbar]
+    assert "\b" in written[keras_bar]
     assert written[Progbar] == "2/2 - 0s - 0s/step\n"
 
 
@@ -458,7 +506,7 @@ def test_a_file_gets_no_control_characters(clock: Clock) -> None:
 def test_a_mistake_is_the_same_kind_of_error(clock: Clock, wrong: Any) -> None:
     with redirect_stdout(Terminal()):
         with pytest.raises((TypeError, ValueError)) as theirs:
-            wrong(keras.utils.Progbar)
+            wrong(keras_bar)
         with pytest.raises((TypeError, ValueError)) as ours:
             wrong(Progbar)
     assert issubclass(theirs.type, ours.type)
@@ -527,7 +575,7 @@ def test_keras_own_logger_draws_the_same_with_it(
     @thorough(200)
     @given(fits)
     def compare(run: Fit) -> None:
-        theirs = logged(keras.utils.Progbar, run, clock, monkeypatch)
+        theirs = logged(keras_bar, run, clock, monkeypatch)
         assert logged(Progbar, run, clock, monkeypatch) == theirs
 
     compare()
