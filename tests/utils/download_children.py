@@ -91,15 +91,17 @@ def kills(url: str, sha256: str, caches: str, count: str) -> list[dict[str, Any]
     """What there is after each kill, and after the retry."""
     whole, status = _answer(*_fork(partial(_traced, url, f"{caches}/whole", 0)))
     assert status == 0
-    moments = random.Random(7).sample(range(1, int(whole) + 1), int(count))
+    chance = random.Random(7)
     seen = []
-    for moment in sorted(moments):
-        # A run may have some lines less, because more bytes came at once.
-        for earlier in range(moment, 0, -1):
-            cache = f"{caches}/{moment}-{earlier}"
-            _, status = _answer(*_fork(partial(_traced, url, cache, earlier)))
+    for number in range(int(count)):
+        lines = whole
+        for attempt in range(20):
+            cache = f"{caches}/{number}-{attempt}"
+            moment = chance.randint(1, int(lines))
+            lines, status = _answer(*_fork(partial(_traced, url, cache, moment)))
             if killed := os.WIFSIGNALED(status):
                 break
+            # It had fewer lines than the one before, because more bytes came at once.
         file = Path(cache, "datasets", "a.tar_archive")
         before = _sha256(str(file)) if file.exists() else None
         folder = get_file(origin=url, cache_dir=cache, extract=True)
@@ -120,7 +122,7 @@ def _traced(url: str, cache: str, moment: int) -> str:
 
     def trace(frame: FrameType, event: str, argument: object) -> Any:
         nonlocal lines
-        if "feedline" not in frame.f_code.co_filename:
+        if not frame.f_globals.get("__name__", "").startswith("feedline."):
             return None
         lines += event == "line"
         if lines == moment and event == "line":
