@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import given, seed
+from hypothesis import given
 from hypothesis import strategies as st
 
 from feedline import default_seed as room
 from feedline import set_random_seed
 from tests.optional import torch
-from tests.utils.differential import SEED, cases, outcome
+from tests.utils.differential import cases, outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +58,6 @@ SEEDS = st.one_of(
 )
 
 
-@seed(SEED)
 @cases(1200)
 @given(SEEDS, st.booleans())
 def test_the_next_draws_are_the_same(number: Any, dirty: bool) -> None:
@@ -85,7 +84,6 @@ NOT_SEEDS = st.one_of(
 )
 
 
-@seed(SEED)
 @cases(500)
 @given(NOT_SEEDS)
 def test_what_is_no_seed_is_refused_alike_and_here_changes_nothing(bad: Any) -> None:
@@ -97,7 +95,6 @@ def test_what_is_no_seed_is_refused_alike_and_here_changes_nothing(bad: Any) -> 
     assert outcome(theirs, bad) is ValueError
 
 
-@seed(SEED)
 @cases(300)
 @given(st.integers(0, 255), st.sampled_from(["i1", "i8", "u1", "u4", "u8"]))
 def test_only_integers_of_numpy_make_a_difference(number: int, dtype: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from decimal import ROUND_HALF_EVEN, Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -12,8 +11,6 @@ from hypothesis import strategies as st
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-DEPTH = int(os.environ.get("FEEDLINE_EXAMPLES", "1"))  # times the usual examples
 
 Outcome: TypeAlias = "tuple[int, int] | type[Exception]"
 

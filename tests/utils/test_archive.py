@@ -294,7 +294,9 @@ def test_encrypted_zip_is_an_error(yard: Yard) -> None:
         yard(bytes(data))
 
 
-@pytest.mark.parametrize("data", [b"", b"text", gzip.compress(b"text")])
+@pytest.mark.parametrize(
+    "data", [b"", b"text", gzip.compress(b"text")], ids=["nothing", "text", "gz"]
+)
 def test_file_that_is_no_archive_is_an_error(yard: Yard, data: bytes) -> None:
     with pytest.raises(ArchiveError, match="cannot be unpacked: it is no tar or zip"):
         yard(data)

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, seed
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from feedline.utils import normalize
 from tests.optional import needs_torch
-from tests.utils.differential import SEED, cases
+from tests.utils.differential import cases
 from tests.utils.tensors import KINDS, Kind
 
 INF, NAN = float("inf"), float("nan")
@@ -234,7 +234,6 @@ def test_integer_tensors_become_what_zeros_are(kind: Kind) -> None:
         assert kind.dtype_of(normalize(x)) == kind.zeros
 
 
-@seed(SEED)
 @cases(60)
 @given(st.data())
 def test_tensors_obey_the_rules_of_arrays(kind: Kind, data: Any) -> None:

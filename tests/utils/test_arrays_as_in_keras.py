@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, seed
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from feedline.utils import normalize
-from tests.utils.differential import SEED, cases, outcome
+from tests.utils.differential import cases, outcome
 
 keras: Any = pytest.importorskip("keras")
 theirs = keras.utils.normalize
@@ -109,7 +109,6 @@ def as_keras_should(x: Any, axis: Any, order: Any) -> Any:
     )
 
 
-@seed(SEED)
 @cases(1500)
 @given(arrays(), st.data(), ORDERS)
 def test_arrays_give_the_same(x: Any, data: Any, order: Any) -> None:
@@ -120,7 +119,6 @@ def test_arrays_give_the_same(x: Any, data: Any, order: Any) -> None:
     expect_equal(mine, as_keras_should(x, axis, order), x.dtype)
 
 
-@seed(SEED)
 @cases(700)
 @given(
     arrays(FLOATS, special=True), st.data(), st.sampled_from([1, 2, 3, np.inf, 0, None])
@@ -132,7 +130,6 @@ def test_nan_and_infinity_give_the_same(x: Any, data: Any, order: Any) -> None:
     )
 
 
-@seed(SEED)
 @cases(300)
 @given(arrays(), ORDERS)
 def test_the_norm_over_a_whole_array_is_that_of_its_elements(
@@ -143,7 +140,6 @@ def test_the_norm_over_a_whole_array_is_that_of_its_elements(
     expect_equal(outcome(normalize, x, None, order), flat.reshape(x.shape), x.dtype)
 
 
-@seed(SEED)
 @cases(300)
 @given(arrays(), st.data(), ORDERS)
 def test_the_norm_over_two_axes_is_that_of_their_elements(
@@ -164,7 +160,6 @@ BAD_AXES = st.sampled_from([4, -5, 7, 1.0, "0", 1j, np.array([0, 1])])
 BAD_ORDERS = st.sampled_from(["fro", "nuc", "2"])
 
 
-@seed(SEED)
 @cases(300)
 @given(arrays(), BAD_AXES, ORDERS)
 def test_what_is_no_axis_is_refused_alike(x: Any, axis: Any, order: Any) -> None:
@@ -175,7 +170,6 @@ def test_what_is_no_axis_is_refused_alike(x: Any, axis: Any, order: Any) -> None
     expect_equal(outcome(normalize, x, axis, order), other, x.dtype)
 
 
-@seed(SEED)
 @cases(200)
 @given(arrays(), BAD_ORDERS)
 def test_what_is_no_order_is_refused_alike(x: Any, order: Any) -> None:
@@ -212,7 +206,6 @@ def test_a_matrix_gives_the_same(axis: int) -> None:
     expect_equal(normalize(x, axis), theirs(x, axis), x.dtype)
 
 
-@seed(SEED)
 @cases(300)
 @given(hnp.arrays(np.float32, SHAPES, elements=st.integers(-8, 8)), st.data())
 def test_torch_s_tensors_give_the_same(x: Any, data: Any) -> None:

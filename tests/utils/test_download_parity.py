@@ -24,24 +24,17 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from feedline.utils import CacheError, DownloadError
 from feedline.utils import get_file as our_get_file
+from tests.utils.differential import cases
 from tests.utils.download_faults import choices
 from tests.utils.server import Reply, Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-EXAMPLES = int(os.environ.get("FEEDLINE_EXAMPLES", "1"))
-THOROUGHLY = settings(
-    max_examples=600 * EXAMPLES,
-    database=None,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
 
 
 def tar() -> bytes:
@@ -283,8 +276,7 @@ def check_rule(difference: str, ours: Result, theirs: Result) -> None:
         assert (ours.files, ours.requests) == (theirs.files, theirs.requests)
 
 
-@seed(20250107)
-@THOROUGHLY
+@cases(400)
 @given(case=CASES)
 def test_two_calls_come_to_the_same(
     server: Server, keras_get_file: Callable[..., str], case: Case
@@ -333,8 +325,7 @@ SERVERS = {
 REPEATED = ("redirect loop", "server error", "unavailable", "short", "reset")
 
 
-@seed(20250107)
-@settings(THOROUGHLY, max_examples=100 * EXAMPLES)
+@cases(100)
 @given(
     name=st.sampled_from(sorted(SERVERS)),
     fname=st.sampled_from([None, "data", "data.bin"]),
@@ -390,8 +381,7 @@ ORIGINS = st.sampled_from(
 )
 
 
-@seed(20250107)
-@settings(THOROUGHLY, max_examples=100 * EXAMPLES)
+@cases(100)
 @given(origin=ORIGINS, fname=st.sampled_from([None, "", "data", "a/b", b"bytes", 5]))
 def test_other_origins_and_names_come_to_the_same(
     server: Server, keras_get_file: Callable[..., str], origin: str | None, fname: Any

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, seed
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from feedline.utils import to_categorical
-from tests.utils.differential import SEED, cases, outcome
+from tests.utils.differential import cases, outcome
 
 keras: Any = pytest.importorskip("keras")
 theirs = keras.utils.to_categorical
@@ -85,21 +85,18 @@ def labels(draw: st.DrawFn, lowest: int = 0) -> Any:
     return array
 
 
-@seed(SEED)
 @cases(1500)
 @given(labels(), CLASSES)
 def test_arrays_give_the_same(x: Any, classes: Any) -> None:
     compare(x, classes)
 
 
-@seed(SEED)
 @cases(500)
 @given(labels(), st.integers(1, 9))
 def test_labels_that_are_too_large_are_refused_alike(x: Any, classes: int) -> None:
     compare(x, classes)
 
 
-@seed(SEED)
 @cases(300)
 @given(labels(), BAD_CLASSES)
 def test_class_counts_that_are_none_are_refused_alike(x: Any, classes: Any) -> None:
@@ -141,14 +138,12 @@ SEQUENCES = st.one_of(
 )
 
 
-@seed(SEED)
 @cases(700)
 @given(SEQUENCES, CLASSES)
 def test_what_becomes_an_array_gives_the_same(x: Any, classes: Any) -> None:
     compare(x, classes)
 
 
-@seed(SEED)
 @cases(700)
 @given(
     st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3), max_leaves=6),
@@ -167,7 +162,6 @@ def test_arrays_of_no_numbers_are_refused_alike(x: Any, classes: Any) -> None:
     compare((number for number in range(3)), classes)
 
 
-@seed(SEED)
 @cases(500)
 @given(labels(lowest=-12), CLASSES)
 def test_only_negative_labels_make_a_difference(x: Any, classes: Any) -> None:
@@ -182,7 +176,6 @@ def test_only_negative_labels_make_a_difference(x: Any, classes: Any) -> None:
     assert wrapped or issubclass(other, (IndexError, ValueError))
 
 
-@seed(SEED)
 @cases(300)
 @given(labels(), st.integers(10, 12))
 def test_torch_s_tensors_give_the_same_but_for_the_dtype(x: Any, classes: int) -> None:

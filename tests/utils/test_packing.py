@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, seed, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from feedline.utils import pack_x_y_sample_weight, unpack_x_y_sample_weight
-
-from .sizes import DEPTH
+from tests.utils.differential import cases
 
 
 class OwnList(list[Any]):
@@ -92,8 +91,7 @@ def outcome(function: Any, data: Any) -> Any:
         return type(error)
 
 
-@seed(20250306)
-@settings(max_examples=1500 * DEPTH, database=None, deadline=None)
+@cases(1500)
 @given(
     st.lists(st.sampled_from(XS), max_size=5),
     st.sampled_from([list, tuple, OwnList, OwnTuple]),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import io
-import os
 import re
 import sys
 from collections import Counter
@@ -19,30 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from feedline.utils import Progbar, progbar
+from tests.utils.differential import cases
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 keras: Any = pytest.importorskip("keras")
 keras_bar = keras.utils.Progbar
-
-EXAMPLES = int(os.environ.get("FEEDLINE_EXAMPLES", "1"))  # how many times as deep
-
-
-def thorough(examples: int) -> Callable[[Any], Any]:
-    """Many cases, which are the same whenever the same modules are loaded."""
-    chosen = settings(
-        max_examples=examples * EXAMPLES,
-        database=None,
-        deadline=None,
-        report_multiple_bugs=False,
-        suppress_health_check=list(HealthCheck),
-    )
-    return lambda test: seed(20_260_101)(chosen(test))
 
 
 class Clock:
@@ -334,7 +320,7 @@ def test_a_terminal_gets_the_same_bytes(
 ) -> None:
     steps: Counter[str] = Counter()
 
-    @thorough(2000)
+    @cases(2000)
     @given(scripts())
     def compare(script: Script) -> None:
         monkeypatch.setenv("COLUMNS", str(script.columns))
@@ -411,7 +397,7 @@ LISTS = st.lists(st.lists(dyadic, min_size=1, max_size=4), min_size=1, max_size=
 
 
 def test_a_list_is_shown_as_keras_shows_its_mean(clock: Clock) -> None:
-    @thorough(200)
+    @cases(200)
     @given(LISTS)
     def compare(lists: list[list[float]]) -> None:
         means = [sum(part) / len(part) for part in lists]
@@ -572,7 +558,7 @@ def test_keras_own_logger_draws_the_same_with_it(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
 
-    @thorough(200)
+    @cases(200)
     @given(fits)
     def compare(run: Fit) -> None:
         theirs = logged(keras_bar, run, clock, monkeypatch)

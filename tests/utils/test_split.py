@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, seed, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from feedline.utils import split_dataset
+from tests.utils.differential import cases
 
 from .sizes import (
-    DEPTH,
     Outcome,
     by_the_rules,
     head_and_tail,
@@ -61,8 +61,7 @@ def lengths_or_error(dataset: Any, left: Any, right: Any) -> Outcome:
     return len(halves[0]), len(halves[1])
 
 
-@seed(20250301)
-@settings(max_examples=2000 * DEPTH, database=None, deadline=None)
+@cases(2000)
 @given(totals_and_pairs(0, 200))
 def test_sizes_come_to_what_keras_rules_say(case: tuple[int, tuple[Any, Any]]) -> None:
     total, (left, right) = case
@@ -73,8 +72,7 @@ def test_sizes_come_to_what_keras_rules_say(case: tuple[int, tuple[Any, Any]]) -
         assert tuple(map(list, halves)) == head_and_tail(range(total), expected)
 
 
-@seed(20250302)
-@settings(max_examples=500 * DEPTH, database=None, deadline=None)
+@cases(500)
 @given(totals_and_pairs(0, 200))
 def test_numpy_scalars_are_sizes_like_python_s(
     case: tuple[int, tuple[Any, Any]],
@@ -97,8 +95,7 @@ def test_a_count_may_be_of_any_integer_type(kind: Any) -> None:
     assert (len(left), len(right)) == (3, 7)
 
 
-@seed(20250303)
-@settings(max_examples=1000 * DEPTH, database=None, deadline=None)
+@cases(1000)
 @given(st.integers(2, 300), SEEDS, st.data())
 def test_a_seed_gives_the_documented_order(
     total: int, chosen: Any, data: st.DataObject
@@ -263,8 +260,7 @@ def values(half: Any) -> list[list[Any]]:
     ]
 
 
-@seed(20250304)
-@settings(max_examples=1000 * DEPTH, database=None, deadline=None)
+@cases(1000)
 @given(
     totals_and_pairs(2, 60),
     st.sampled_from(["array", "flat", "one", "list", "tuple"]),
@@ -289,8 +285,7 @@ def test_keras_on_torch_has_halves_of_the_same_lengths_and_samples(
     assert both == sorted(values(theirs[0]) + values(theirs[1]))
 
 
-@seed(20250305)
-@settings(max_examples=200 * DEPTH, database=None, deadline=None)
+@cases(200)
 @given(st.integers(2, 40), sizes(40))
 def test_keras_splits_a_torch_dataset_into_as_many(total: int, size: Any) -> None:
     torch = pytest.importorskip("torch")

@@ -8,12 +8,13 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from hypothesis import given, seed, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from feedline.utils import split_dataset
+from tests.utils.differential import cases
 
-from .sizes import DEPTH, totals_and_pairs
+from .sizes import totals_and_pairs
 
 STRUCTURES = [
     "array", "flat", "one", "list", "tuple", "tf", "tf tuple", "tf dict", "batched",
@@ -71,8 +72,7 @@ def theirs(*arguments: Any, **options: Any) -> Any:
         random.setstate(before)
 
 
-@seed(20250330)
-@settings(max_examples=100 * DEPTH, database=None, deadline=None)
+@cases(100)
 @given(
     totals_and_pairs(1, 40),
     st.sampled_from(STRUCTURES),
@@ -93,8 +93,7 @@ def test_halves_have_the_samples_structure_and_order_of_keras(
     assert ours == theirs(dataset, *sizes, shuffle=shuffle, seed=chosen)
 
 
-@seed(20250331)
-@settings(max_examples=300 * DEPTH, database=None, deadline=None)
+@cases(300)
 @given(totals_and_pairs(0, 200))
 def test_sizes_come_to_what_they_come_to_in_keras(
     case: tuple[int, tuple[Any, Any]],

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, seed, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from feedline.utils import split_dataset
+from tests.utils.differential import cases
 
-from .sizes import DEPTH, by_the_rules, head_and_tail, pairs
+from .sizes import by_the_rules, head_and_tail, pairs
 
 
 class Pair(NamedTuple):
@@ -54,8 +55,7 @@ def test_the_halves_are_datasets_with_a_known_length() -> None:
         assert half.element_spec == tf.TensorSpec((), tf.int64)
 
 
-@seed(20250320)
-@settings(max_examples=100 * DEPTH, database=None, deadline=None)
+@cases(100)
 @given(st.integers(2, 40), st.booleans(), st.booleans(), st.data())
 def test_samples_go_where_those_of_any_other_dataset_go(
     total: int, shuffle: bool, counted: bool, data: st.DataObject

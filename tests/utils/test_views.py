@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, seed, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from feedline import Loader, PyDataset
 from feedline.utils import split_dataset
 from tests import datasets
-
-from .sizes import DEPTH
+from tests.utils.differential import cases
 
 WAYS: dict[str, dict[str, Any]] = {
     "inline": {"workers": 0},
@@ -45,8 +44,7 @@ def plain(value: Any) -> Any:
 # --- a sequence ------------------------------------------------------------------------
 
 
-@seed(20250310)
-@settings(max_examples=500 * DEPTH, database=None, deadline=None)
+@cases(500)
 @given(
     st.integers(2, 30),
     st.booleans(),
