@@ -428,7 +428,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize(("kind", "step"), [("thread", 1), ("fork", 5)])
+@pytest.mark.parametrize(("kind", "step"), [("thread", 1), ("fork", 9)])
 def test_after_an_interrupt_anywhere_the_next_epoch_is_exact(
     kind: str, step: int, first: bool, tmp_path: Path
 ) -> None:
