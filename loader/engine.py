@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import reprlib
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self
@@ -18,7 +20,7 @@ from .progress import Progress
 from .stats import Counts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from .options import OnError, StartMethod
@@ -94,10 +96,10 @@ class Loader:
                 f"dataset must be an object, got the class {dataset.__qualname__}; make "
                 f"one: {dataset.__qualname__}(...)"
             )
-        if not hasattr(dataset, "__getitem__"):
+        if not hasattr(dataset, "__getitem__") or isinstance(dataset, Mapping):
             raise TypeError(
-                "dataset must have __getitem__(index), which returns a batch, got "
-                f"{dataset!r}"
+                "dataset must have __getitem__(index), which returns batch 0, 1, 2, ..., "
+                f"got {reprlib.repr(dataset)}"
             )
 
         def chosen(value: Any, name: str, default: Any) -> Any:

@@ -339,3 +339,18 @@ def test_an_attribute_missing_inside_num_batches_is_not_taken_for_no_length() ->
 
     with pytest.raises(AttributeError, match="missing"):
         length_of(Broken())
+
+
+@pytest.mark.parametrize(
+    "dataset", [None, 5, {"a": 1}, {1, 2}, iter("ab"), lambda i: i], ids=type
+)
+def test_what_has_no_batches_by_number_is_refused_at_the_door(dataset: Any) -> None:
+    with pytest.raises(
+        TypeError, match=r"dataset must have __getitem__\(index\).*, got"
+    ):
+        Loader(dataset)
+
+
+def test_a_class_is_refused_with_the_way_to_an_object() -> None:
+    with pytest.raises(TypeError, match=r"got the class Range; make one: Range\("):
+        Loader(type("Range", (), {"__getitem__": None, "__len__": None}))
