@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from feedline import LoaderOptions, PyDataset
+from feedline import Loader, LoaderOptions, PyDataset
 from feedline.options import length_of
 
 NAN, INFINITY = float("nan"), float("inf")
