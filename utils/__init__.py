@@ -5,7 +5,10 @@ cells     how many columns of a terminal a text takes
 metrics   one number out of what a step returned, and means of many
 progress  where a loop stands, and the line that says so
 progbar   Progbar, the line that tells how far training is
-fit       fit and History, the reference training loop
+history   History, what training did
+training  where a training run stands
+callbacks Callback and EarlyStopping, which look on
+fit       fit, the reference training loop
 kinds     which library an array belongs to
 labels    to_categorical, class labels to one-hot rows
 arrays    normalize, arrays scaled to norm 1
@@ -33,6 +36,7 @@ from __future__ import annotations
 from feedline import set_random_seed
 
 from .arrays import normalize
+from .callbacks import Callback, EarlyStopping
 from .download import get_file
 from .download_errors import (
     ArchiveError,
@@ -40,7 +44,8 @@ from .download_errors import (
     DownloadError,
     HashMismatchError,
 )
-from .fit import History, fit
+from .fit import fit
+from .history import History
 from .labels import to_categorical
 from .packing import pack_x_y_sample_weight, unpack_x_y_sample_weight
 from .progbar import Progbar
@@ -49,7 +54,9 @@ from .split import split_dataset
 __all__ = [
     "ArchiveError",
     "CacheError",
+    "Callback",
     "DownloadError",
+    "EarlyStopping",
     "HashMismatchError",
     "History",
     "Progbar",

@@ -7,60 +7,28 @@ it and says how it went.
 from __future__ import annotations
 
 import operator
-import time
+import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from feedline import Loader, PyDataset
 
+from .callbacks import Callback, checked_callbacks, tell
 from .console import write
 from .metrics import RunningMeans, metric_value
 from .progbar import Progbar
+from .training import Training
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["History", "fit"]
+    from .history import History
+
+__all__ = ["fit"]
 
 Step: TypeAlias = "Callable[[Any], Mapping[str, Any]]"
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class History(Mapping[str, list[float]]):
-    """What training did, epoch by epoch: a mapping from a metric's name to its values.
-
-    Attributes:
-        epochs: The epochs' numbers, from 1.
-        metrics: By name, one value for each epoch: the mean over its samples. An epoch
-            in which no batch had the metric has nan.
-        seconds: How long each epoch took, validation included.
-
-    >>> History([1, 2], {"loss": [0.9, 0.1]}, [2.0, 1.5])["loss"]
-    [0.9, 0.1]
-    """
-
-    epochs: list[int] = field(default_factory=list)
-    metrics: dict[str, list[float]] = field(default_factory=dict)
-    seconds: list[float] = field(default_factory=list)
-
-    def __getitem__(self, name: str) -> list[float]:
-        try:
-            return self.metrics[name]
-        except KeyError:
-            raise KeyError(f"{name!r} was not measured; {list(self)!r} were") from None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.metrics)
-
-    def __len__(self) -> int:
-        return len(self.metrics)
-
-    def __repr__(self) -> str:
-        said = [f"{len(self.epochs)} epochs in {sum(self.seconds):.1f} s"]
-        said += [f"{name} {v[0]:.4g} -> {v[-1]:.4g}" for name, v in self.items()]
-        return f"History({', '.join(said)})"
 
 
 def fit(
@@ -68,9 +36,13 @@ def fit(
     data: Iterable[Any],
     *,
     epochs: int = 1,
+    steps_per_epoch: int | None = None,
     validation_data: Iterable[Any] | None = None,
+    validation_steps: int | None = None,
     test_step: Step | None = None,
+    callbacks: Iterable[Any] = (),
     verbose: int = 1,
+    state: Mapping[str, Any] | None = None,
 ) -> History:
     """Train for some epochs and tell how it went.
 
@@ -83,93 +55,189 @@ def fit(
             mapping from names to numbers.
         data: Gives the batches of one epoch each time it is iterated: a ``Loader``, a
             list. A ``PyDataset`` is given a ``Loader`` of its own.
-        epochs: How often to go through ``data``.
+        epochs: How many epochs there are to be, those of ``state`` included.
+        steps_per_epoch: Batches that make an epoch. The next epoch goes on where the one
+            before has stopped, and ``data`` begins anew where it ends; an epoch in which
+            that happens is a short one. None makes an epoch of all batches; data without
+            end needs a number.
         validation_data: Gone through after each epoch, with ``test_step``; its metrics
             get the prefix ``val_``.
+        validation_steps: Batches of it to take, each time from its beginning; None takes
+            all.
         test_step: As ``train_step``, without learning.
+        callbacks: Look on, and may stop training: :class:`Callback` tells what they can
+            have, any object with one of its methods is one.
         verbose: 1 draws a bar, 2 writes a line per epoch, 0 is silent.
+        state: Where to go on: what ``training.state_dict()`` told a callback of a run
+            that ended early. Batches of a ``Loader`` go on with the next one.
 
     Returns:
-        The metrics and the time of every epoch.
+        The metrics and the time of every epoch, those of ``state`` included.
 
     Raises:
-        TypeError: A step returned no mapping of names to numbers.
-        ValueError: ``epochs`` or ``verbose`` is not as above, ``validation_data`` came
-            without ``test_step``, or an epoch had no batch.
+        TypeError: A step returned no mapping of names to numbers, or a callback is none.
+        ValueError: A number is not as above, ``validation_data`` came without
+            ``test_step``, ``state`` is of other data, or an epoch had no batch.
+
+    Warns:
+        UserWarning: ``data`` ended before ``steps_per_epoch`` batches; said once.
 
     >>> def step(batch):
     ...     return {"loss": sum(batch)}
     >>> fit(step, [[1, 2], [3, 4]], epochs=2, verbose=0)["loss"]
     [5.0, 5.0]
     """
-    epochs = _checked(epochs, verbose, validation_data, test_step)
-    history = History()
+    epochs = _count("epochs", epochs)
+    if steps_per_epoch is not None:
+        steps_per_epoch = _count("steps_per_epoch", steps_per_epoch)
+    if validation_steps is not None:
+        validation_steps = _count("validation_steps", validation_steps)
+    if verbose not in (0, 1, 2):
+        raise ValueError(f"verbose must be 0, 1 or 2, got {verbose!r}")
+    if validation_data is not None and test_step is None:
+        raise ValueError(
+            "validation_data needs a test_step, got None; pass a function that takes a "
+            "batch and returns its metrics"
+        )
+    callbacks = checked_callbacks(callbacks)
     with ExitStack() as opened:
         data = _batches(data, opened)
         if validation_data is not None:
             validation_data = _batches(validation_data, opened)
-        for epoch in range(1, epochs + 1):
-            began = time.monotonic()
+        training = Training(data, validation_data)
+        if state is not None:
+            training.load_state_dict(state)
+        for callback in callbacks:
+            if isinstance(callback, Callback):
+                callback.training = training
+        stream = opened.enter_context(closing(_Stream(data, steps_per_epoch)))
+        tell(callbacks, "on_train_begin")
+        while training.epoch < epochs and not training.stopped:
             if verbose:
-                write(f"Epoch {epoch}/{epochs}\n")
+                write(f"Epoch {training.epoch + 1}/{epochs}\n")
+            training.begin_epoch()
+            tell(callbacks, "on_epoch_begin", training.epoch)
             # No metric is averaged by the bar: what it is given are means already.
-            bar = Progbar(_length(data), verbose=verbose, stateless_metrics=())
+            bar = Progbar(stream.length, verbose=verbose, stateless_metrics=())
             with closing(bar):
-                metrics, seen = _one_pass("data", data, "train_step", train_step, bar)
+                _train(training, train_step, stream, callbacks, bar)
+                metrics = dict(training.means)
                 if validation_data is not None and test_step is not None:
-                    measured, _ = _one_pass(
-                        "validation_data", validation_data, "test_step", test_step
-                    )
-                    metrics |= {f"val_{name}": v for name, v in measured.items()}
+                    measured = _measure(test_step, validation_data, validation_steps)
+                    metrics |= {f"val_{name}": mean for name, mean in measured}
                 if bar.target is None:
-                    bar.target = seen
-                bar.update(seen, metrics, finalize=True)
-            _record(history, metrics, time.monotonic() - began)
-    return history
+                    bar.target = training.steps
+                bar.update(training.steps, metrics, finalize=True)
+            training.end_epoch(metrics)
+            tell(callbacks, "on_epoch_end", training.epoch - 1, metrics)
+        tell(callbacks, "on_train_end")
+    return training.history
 
 
-def _one_pass(
-    data_name: str,
-    data: Iterable[Any],
-    step_name: str,
+def _train(
+    training: Training,
     step: Step,
-    bar: Progbar | None = None,
-) -> tuple[dict[str, float], int]:
-    """Take every batch of one epoch; return the metrics' means and the batches seen."""
-    means = RunningMeans()
-    seen = 0
-    for batch in data:
-        metrics = step(batch)
-        if not isinstance(metrics, Mapping):
-            raise TypeError(
-                f"{step_name} must return a mapping from metric names to numbers, such "
-                f"as {{'loss': 0.5}}, got {metrics!r}"
-            )
-        weight = _sample_count(batch)
+    stream: _Stream,
+    callbacks: Iterable[Any],
+    bar: Progbar,
+) -> None:
+    """Take what is left of one epoch."""
+    for batch in stream.epoch(training.steps):
+        tell(callbacks, "on_batch_begin", training.steps)
+        _take("train_step", step, batch, training.means)
         # The batch lends memory from its loader, which needs it for the next one.
         del batch
-        for name, value in metrics.items():
-            means.add(name, metric_value(name, value), weight)
+        training.steps += 1
+        bar.update(training.steps, training.means, finalize=False)
+        tell(callbacks, "on_batch_end", training.steps - 1, dict(training.means))
+        if training.stopped:
+            break
+    if not training.steps:
+        raise _nothing_in("data", stream.data)
+
+
+def _measure(step: Step, data: Iterable[Any], steps: int | None) -> RunningMeans:
+    """Take the batches of one round of validation."""
+    means = RunningMeans()
+    seen = 0
+    for batch in islice(data, steps):
+        _take("test_step", step, batch, means)
+        del batch
         seen += 1
-        if bar is not None:
-            bar.update(seen, means, finalize=False)
     if not seen:
-        raise ValueError(
-            f"{data_name} must give batches anew each time it is iterated, as a Loader "
-            f"or a list does; got none from {data!r}"
+        raise _nothing_in("validation_data", data)
+    return means
+
+
+def _take(name: str, step: Step, batch: Any, means: RunningMeans) -> None:
+    metrics = step(batch)
+    if not isinstance(metrics, Mapping):
+        raise TypeError(
+            f"{name} must return a mapping from metric names to numbers, such as "
+            f"{{'loss': 0.5}}, got {metrics!r}"
         )
-    return dict(means), seen
+    weight = _sample_count(batch)
+    for metric, value in metrics.items():
+        means.add(metric, metric_value(metric, value), weight)
 
 
-def _record(history: History, metrics: dict[str, float], seconds: float) -> None:
-    """Add an epoch; nan stands where it, or an epoch before it, lacks a metric."""
-    before = len(history.epochs)
-    for name in metrics:
-        history.metrics.setdefault(name, [float("nan")] * before)
-    for name, values in history.metrics.items():
-        values.append(metrics.get(name, float("nan")))
-    history.epochs.append(before + 1)
-    history.seconds.append(seconds)
+class _Stream:
+    """The batches of one epoch after the other.
+
+    Args:
+        data: Where they come from.
+        limit: Batches in an epoch; None for one whole pass over ``data``.
+    """
+
+    def __init__(self, data: Iterable[Any], limit: int | None) -> None:
+        self.data = data
+        self._limit = limit
+        self._iterator: Iterator[Any] | None = None  # goes on from epoch to epoch
+        self._warned = False
+
+    @property
+    def length(self) -> int | None:
+        """Batches in an epoch, if that is known."""
+        return _length(self.data) if self._limit is None else self._limit
+
+    def epoch(self, taken: int) -> Iterator[Any]:
+        """The batches of an epoch of which so many were taken before."""
+        if self._limit is None:
+            yield from self.data
+            return
+        # Whether it would end within this epoch, and not with the one before.
+        begun = self._iterator is None
+        while taken < self._limit:
+            if self._iterator is None:
+                self._iterator = iter(self.data)
+            try:
+                # No name may hold a batch here: see ``fit``.
+                yield next(self._iterator)
+                taken += 1
+                begun = True
+            except StopIteration:
+                self._iterator = None
+                if begun:
+                    self._warn(taken)
+                    return
+                begun = True
+
+    def close(self) -> None:
+        """Leave what is half taken."""
+        iterator: Any = self._iterator
+        self._iterator = None
+        if iterator is not self.data and hasattr(iterator, "close"):
+            iterator.close()
+
+    def _warn(self, taken: int) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"data ended after {taken} of steps_per_epoch={self._limit} batches, "
+                "which makes that epoch a short one",
+                UserWarning,
+                stacklevel=4,
+            )
 
 
 def _sample_count(batch: Any) -> int:
@@ -203,20 +271,18 @@ def _length(data: Any) -> int | None:
         return None
 
 
-def _checked(
-    epochs: int, verbose: int, validation_data: object, test_step: object
-) -> int:
+def _nothing_in(name: str, data: Any) -> ValueError:
+    return ValueError(
+        f"{name} must give batches anew each time it is iterated, as a Loader or a list "
+        f"does; got none from {data!r}"
+    )
+
+
+def _count(name: str, value: int) -> int:
     try:
-        count = operator.index(epochs)
+        count = operator.index(value)
     except TypeError:
         count = 0
     if count < 1:
-        raise ValueError(f"epochs must be an integer of 1 or more, got {epochs!r}")
-    if verbose not in (0, 1, 2):
-        raise ValueError(f"verbose must be 0, 1 or 2, got {verbose!r}")
-    if validation_data is not None and test_step is None:
-        raise ValueError(
-            "validation_data needs a test_step, got None; pass a function that takes a "
-            "batch and returns its metrics"
-        )
+        raise ValueError(f"{name} must be an integer of 1 or more, got {value!r}")
     return count

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -66,6 +66,18 @@ class RunningMeans:
     def replace(self, name: str, value: float) -> None:
         """Forget what was added: the mean is ``value``, of weight 1."""
         self._sums[name] = (value, 1.0)
+
+    def state(self) -> dict[str, list[float]]:
+        """Sums and weights, in plain data."""
+        return {name: list(pair) for name, pair in self._sums.items()}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Iterable[float]]) -> Self:
+        """What :meth:`state` told."""
+        means = cls()
+        for name, (total, weights) in state.items():
+            means._sums[name] = (total, weights)
+        return means
 
     def __iter__(self) -> Iterator[tuple[str, float]]:
         for name, (total, weights) in self._sums.items():
