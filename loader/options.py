@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import operator
+import sys
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -15,6 +18,8 @@ __all__ = ["LoaderOptions", "OnError", "StartMethod", "length_of"]
 
 StartMethod = Literal["fork", "forkserver", "spawn"]
 OnError = Literal["raise", "skip"]
+
+_log = logging.getLogger(__name__)
 
 _MOST_WORKERS = 1024
 _MOST_RETRIES = 100
@@ -126,13 +131,35 @@ class LoaderOptions:
 
         here = multiprocessing.get_all_start_methods()
         if self.start_method is None:
-            return "fork" if "fork" in here else "spawn"
+            if "fork" not in here:
+                return "spawn"
+            runtime = _unforkable_runtime()
+            if runtime and "forkserver" in here:
+                _say_once(f"worker processes start by forkserver, because {runtime}")
+                return "forkserver"
+            return "fork"
         if self.start_method not in here:
             raise ValueError(
                 f"start_method={self.start_method!r} does not exist on this system; it "
                 f"has {here!r}"
             )
         return self.start_method
+
+
+def _unforkable_runtime() -> str:
+    """What a fork of this process would break, if there is anything."""
+    bridge: Any = sys.modules.get("jax._src.xla_bridge")
+    if getattr(bridge, "backends_are_initialized", bool)():
+        return "JAX is in use here, whose threads do not survive a fork"
+    torch: Any = sys.modules.get("torch")
+    if getattr(getattr(torch, "cuda", None), "is_initialized", bool)():
+        return "CUDA is in use here, which does not survive a fork"
+    return ""
+
+
+@cache
+def _say_once(words: str) -> None:
+    _log.info(words)
 
 
 def length_of(dataset: Any) -> int | None:

@@ -428,6 +428,62 @@ class Calls(Numbers):
         return self.function(index)
 
 
+class Stamped(PyDataset):
+    """x tells the batch's index, y in which pass it was built."""
+
+    def __init__(self, length: int = 5) -> None:
+        super().__init__()
+        self.length = length
+        self.begun = 0
+        self.ended = 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def on_epoch_begin(self) -> None:
+        self.begun += 1
+
+    def on_epoch_end(self) -> None:
+        self.ended += 1
+
+    def __getitem__(self, index: int) -> Any:
+        size = 3 if index == self.length - 1 else 4  # the last batch is a partial one
+        return (
+            np.full((size, 3), index, "float32"),
+            np.full((size, 1), self.begun, "float32"),
+        )
+
+
+class Named(PyDataset):
+    """Two inputs and two outputs by name."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> Any:
+        x = {"a": np.ones((4, 2), "float32"), "b": np.ones((4, 1), "float32")}
+        y = {name: np.ones((4, 1), "float32") for name in "pq"}
+        return x, y
+
+
+class Weighted(PyDataset):
+    """Classes in y; with weights of the samples, or without."""
+
+    def __init__(self, *, own: bool) -> None:
+        super().__init__()
+        self.own = own
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Any:
+        y = np.array([0, 1, 2, 1], "float32")
+        x = np.arange(12, dtype="float32").reshape(4, 3) + index
+        batch = x, y[:, None]
+        weight = np.array([2.0, 0.5, 1.0, 0.5], "float32")
+        return (*batch, weight) if self.own else batch
+
+
 Pair = namedtuple("Pair", ["left", "right"])  # noqa: PYI024 - as users write them
 
 

@@ -44,6 +44,7 @@ ORDER = [
     "epoch",
     "engine",
     "__init__",
+    "keras",
 ]
 UTILS_ORDER = [
     "console",

@@ -6,6 +6,7 @@ import doctest
 import importlib
 import pkgutil
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,15 @@ def test_the_documented_examples_of_the_utilities_show_what_happens() -> None:
     assert result.failed == 0
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def can_run(page: Path) -> bool:
+    """Whether everything is installed that the page says it needs, on its first line."""
+    needs = re.match(r"<!-- needs: (.*) -->", page.read_text())
+    return needs is None or all(map(find_spec, needs[1].split(", ")))
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if can_run(page)], ids=lambda page: page.name
+)
 def test_code_on_the_page_runs(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number, code in enumerate(
         re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)

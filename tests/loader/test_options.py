@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from feedline import Loader, LoaderOptions, PyDataset
+from feedline import Loader, LoaderOptions, PyDataset, options
 from feedline.options import length_of
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -354,3 +355,26 @@ def test_what_has_no_batches_by_number_is_refused_at_the_door(dataset: Any) -> N
 def test_a_class_is_refused_with_the_way_to_an_object() -> None:
     with pytest.raises(TypeError, match=r"got the class Range; make one: Range\("):
         Loader(type("Range", (), {"__getitem__": None, "__len__": None}))
+
+
+@pytest.mark.parametrize("runtime", ["jax", "CUDA"])
+def test_where_a_fork_would_break_a_runtime_another_way_is_the_default(
+    runtime: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "feedline")
+    options.__dict__["_say_once"].cache_clear()
+
+    def chosen(**more: Any) -> Any:
+        return LoaderOptions(workers=2, use_multiprocessing=True, **more).start_method
+
+    assert chosen() == "fork"
+    in_use = SimpleNamespace(
+        backends_are_initialized=lambda: True,
+        cuda=SimpleNamespace(is_initialized=lambda: True),
+    )
+    name = "jax._src.xla_bridge" if runtime == "jax" else "torch"
+    monkeypatch.setitem(sys.modules, name, in_use)
+    assert [chosen(), chosen()] == ["forkserver"] * 2
+    assert len(caplog.messages) == 1
+    assert runtime.lower() in caplog.text.lower()
+    assert chosen(start_method="fork") == "fork"
