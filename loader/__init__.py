@@ -18,6 +18,7 @@ from .errors import (
     WorkerDiedError,
     WorkerStartError,
 )
+from .inplace import empty, stack
 from .options import LoaderOptions
 from .seeding import WorkerInfo, get_worker_info
 from .stats import LoaderStats
@@ -39,6 +40,8 @@ __all__ = [
     "WorkerInfo",
     "WorkerStartError",
     "draw_seed",
+    "empty",
     "get_worker_info",
     "set_random_seed",
+    "stack",
 ]

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .errors import add_note
+from .inplace import placing
 from .seeding import WorkerInfo, building, rekey_globals
 
 if TYPE_CHECKING:
+    from .inplace import Site
     from .records import Order, Task
 
 __all__ = ["Built", "Recipe"]
@@ -51,10 +53,22 @@ class Recipe:
     retries: int
     rekey: bool
 
-    def build(self, dataset: Any, order: Order | Task, worker: int) -> Built:
+    def build(
+        self,
+        dataset: Any,
+        order: Order | Task,
+        worker: int,
+        site: Site | None = None,
+    ) -> Built:
         """Build one batch.
 
         Every attempt begins with the same random state.
+
+        Args:
+            dataset: The user's.
+            order: Which batch.
+            worker: Number of whoever builds it.
+            site: Where it is built in place; None for where it is not.
 
         Raises:
             SystemExit: ``__getitem__`` did. It means the end of whoever builds, and each
@@ -62,13 +76,15 @@ class Recipe:
         """
         attempt = 0
         while True:
+            if attempt and site is not None:
+                site.restart()
             info = WorkerInfo(
                 worker, self.num_workers, self.seed, order.epoch, order.index
             )
             if self.rekey:
                 rekey_globals(info.seed)
             try:
-                with building(info):
+                with building(info), placing(site):
                     return Built(dataset[order.index], None, attempt)
             except SystemExit:
                 raise

@@ -28,6 +28,7 @@ ORDER = [
     "stats",
     "plan",
     "delivery",
+    "inplace",
     "build",
     "pickling",
     "remote",
