@@ -138,8 +138,9 @@ def stack(arrays: Iterable[ArrayLike]) -> NDArray[Any]:
     parts = [np.asarray(array) for array in arrays]
     if _site.get() is None or len({part.shape for part in parts}) != 1:
         return np.stack(parts)
-    dtype = np.result_type(*{part.dtype for part in parts})
-    out = empty((len(parts), *parts[0].shape), dtype)
+    # What numpy joins them to; np.result_type disagrees about some.
+    joined = np.concatenate([np.empty(0, part.dtype) for part in parts])
+    out = empty((len(parts), *parts[0].shape), joined.dtype)
     return np.stack(parts, out=out)
 
 

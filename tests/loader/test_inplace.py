@@ -210,7 +210,7 @@ OPERATIONS: dict[str, Callable[[Any], Any]] = {
     "transposed": lambda a: a.T,
     "axes moved": lambda a: np.moveaxis(a, -1, 0),
     "flat": lambda a: a.reshape(-1),
-    "bytes": lambda a: a.reshape(-1).view("u1"),
+    "bytes": lambda a: np.ascontiguousarray(a).reshape(-1).view("u1"),
     "wider": lambda a: np.broadcast_to(a, (2, *a.shape)),
     "another axis": lambda a: a[:, None],
 }
@@ -371,7 +371,7 @@ def test_a_shortage_is_a_memory_error(
 
 
 def kept_as(kind: str, array: Any) -> Any:
-    return {
+    ways: dict[str, Callable[[], Any]] = {
         "array": lambda: array,
         "part": lambda: array[3:7],
         "transpose": lambda: array[:12].reshape(3, 4).T,
@@ -379,7 +379,8 @@ def kept_as(kind: str, array: Any) -> Any:
         "closure": lambda: lambda: array,
         "cycle": lambda: _cycle(array),
         "tensor": lambda: torch.from_numpy(array)[2:],
-    }[kind]()
+    }
+    return ways[kind]()
 
 
 def _cycle(array: Any) -> Any:
