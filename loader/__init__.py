@@ -3,6 +3,7 @@
 The map of the rooms is in this folder's README.md.
 """
 
+from .collate import collate
 from .dataset import PyDataset
 from .default_seed import draw_seed, set_random_seed
 from .engine import Loader
@@ -20,6 +21,7 @@ from .errors import (
 )
 from .inplace import empty, stack
 from .options import LoaderOptions
+from .samples import from_samples
 from .seeding import WorkerInfo, get_worker_info
 from .stats import LoaderStats
 
@@ -39,8 +41,10 @@ __all__ = [
     "WorkerDiedError",
     "WorkerInfo",
     "WorkerStartError",
+    "collate",
     "draw_seed",
     "empty",
+    "from_samples",
     "get_worker_info",
     "set_random_seed",
     "stack",
