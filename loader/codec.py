@@ -78,8 +78,9 @@ class Writer:
             return
         anchors = [weakref.ref(anchor) for anchor in self._anchors]
         self._anchors.clear()
-        if any(anchor() is not None for anchor in anchors):
-            gc.collect()  # held by nothing but a cycle is not held
+        for generation in (1, 2):  # the young ones take no time
+            if any(anchor() is not None for anchor in anchors):
+                gc.collect(generation)  # held by nothing but a cycle is not held
         for anchor in anchors:
             if (held := anchor()) is not None:
                 self._arena.part(self._slot, held, min(self._top, len(held)))

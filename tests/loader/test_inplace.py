@@ -6,6 +6,7 @@ import asyncio
 import gc
 import math
 import os
+import signal
 import threading
 import weakref
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from tests.optional import needs_torch, torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -45,8 +47,8 @@ SLACK = 2000  # bytes: the pickle stream of a small batch, and the rounding of i
 class Yard:
     """Both ends of the way of a batch that is built in place, in one process."""
 
-    def __init__(self) -> None:
-        self.arena = Arena.create()
+    def __init__(self, *, anonymous: bool = True) -> None:
+        self.arena = Arena.create(anonymous=anonymous)
         self.slots = Slots(self.arena, spare=4)
         self.theirs = Arena(os.dup(self.arena.fd), self.arena.stride)
         self.site = Site()
@@ -77,9 +79,9 @@ class Yard:
         self.arena.close()
 
 
-@pytest.fixture
-def yard() -> Iterator[Yard]:
-    made = Yard()
+@pytest.fixture(params=["anonymous", "file"])
+def yard(request: pytest.FixtureRequest) -> Iterator[Yard]:
+    made = Yard(anonymous=request.param == "anonymous")
     yield made
     made.close()
 
@@ -650,6 +652,33 @@ def test_an_exception_brings_what_was_built_in_place_with_it() -> None:
             whole = caught.value.whole  # type: ignore[attr-defined]
             assert (np.diff(whole) == 1).all()
             assert whole[0] == 0
+
+
+class Dying(PyDataset):
+    """Ends its worker once at each odd batch, when half of it is built."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> Any:
+        before = filled(20_000, "i8", index)
+        if index % 2 and not (self.folder / f"{index}").exists():
+            (self.folder / f"{index}").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return before, filled(20_000, "i8", index + 1)
+
+
+def test_a_batch_whose_worker_died_half_way_is_built_anew(tmp_path: Path) -> None:
+    with Loader(Dying(tmp_path), **KINDS["fork"]) as loader:
+        for _ in range(2):
+            for index, (before, after) in enumerate(loader):
+                assert before.tolist() == list(range(index, index + 20_000))
+                assert after.tolist() == list(range(index + 1, index + 20_001))
+        assert loader.stats().deaths == 4
 
 
 class TooLarge(PyDataset):
