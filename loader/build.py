@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .errors import add_note
-from .inplace import placing
 from .seeding import WorkerInfo, building, rekey_globals
 
 if TYPE_CHECKING:
@@ -76,15 +75,15 @@ class Recipe:
         """
         attempt = 0
         while True:
-            if attempt and site is not None:
-                site.restart()
             info = WorkerInfo(
                 worker, self.num_workers, self.seed, order.epoch, order.index
             )
+            if site is not None:
+                site.begin(info, attempt)
             if self.rekey:
                 rekey_globals(info.seed)
             try:
-                with building(info), placing(site):
+                with building(info):
                     return Built(dataset[order.index], None, attempt)
             except SystemExit:
                 raise

@@ -15,17 +15,21 @@ import math
 import operator
 import os
 import threading
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+from .seeding import get_worker_info
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-__all__ = ["SMALLEST", "Room", "Site", "empty", "placing", "stack"]
+    from .seeding import WorkerInfo
+
+__all__ = ["SMALLEST", "Room", "Site", "empty", "stack"]
 
 SMALLEST = 4096  # bytes; below, a copy is cheaper than a view
 
@@ -47,45 +51,41 @@ class Site:
         room: The slot of the batch that is being built; None between batches.
     """
 
-    __slots__ = ("_owner", "room")
+    __slots__ = ("_info", "_owner", "room")
 
     def __init__(self) -> None:
         self.room: Room | None = None
+        self._info: WorkerInfo | None = None
         self._owner = _here()
 
-    def place(self, size: int) -> NDArray[np.uint8] | None:
-        """Room for ``size`` bytes; None for any thread and process but the worker's."""
-        if self.room is None or self._owner != _here():
-            return None
-        return self.room.place(size)
+    def open(self) -> None:
+        """Be what :func:`empty` asks for room, in this thread."""
+        _site.set(self)
 
-    def restart(self) -> None:
-        """Begin the batch again at the top of its slot."""
-        if self.room is not None:
+    def begin(self, info: WorkerInfo, attempt: int) -> None:
+        """Begin a batch; one that failed, again at the top of its slot.
+
+        Args:
+            info: What :func:`feedline.get_worker_info` tells meanwhile. A loader inside
+                ``__getitem__`` makes that another one, and its batches lie elsewhere.
+            attempt: From 0.
+        """
+        self._info = info
+        if attempt and self.room is not None:
             self.room.restart()
+
+    def place(self, size: int) -> NDArray[np.uint8] | None:
+        """Room for ``size`` bytes, for the batch that is being built and no other.
+
+        Returns:
+            None in any thread and process but the worker's, and for any other batch.
+        """
+        if self.room is None or self._info is not get_worker_info():
+            return None
+        return self.room.place(size) if self._owner == _here() else None
 
 
 _site: ContextVar[Site | None] = ContextVar("feedline_site", default=None)
-
-
-class placing:
-    """Makes ``site`` the one to build on, in this thread, for a while.
-
-    A class for the same reason as :class:`~feedline.seeding.building`.
-    """
-
-    __slots__ = ("_site", "_token")
-
-    _token: Token[Site | None]
-
-    def __init__(self, site: Site | None) -> None:
-        self._site = site
-
-    def __enter__(self) -> None:
-        self._token = _site.set(self._site)
-
-    def __exit__(self, *_: object) -> None:
-        _site.reset(self._token)
 
 
 def empty(shape: int | Sequence[int], dtype: DTypeLike = np.float64) -> NDArray[Any]:

@@ -128,6 +128,7 @@ def _serve(setup: Setup, arena: Arena, dataset: Any) -> None:
     version = setup.birth.version
     worker, tasks = setup.worker, setup.tasks.fd
     site = Site()
+    site.open()
     while record := os.read(tasks, RECORD_BYTES):
         task = Task.unpack(record)
         claim[worker] = task.number

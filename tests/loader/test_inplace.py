@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 import feedline
-from feedline import Loader, PyDataset
+from feedline import Loader, PyDataset, inplace
 from feedline.arena import Arena, Slots
 from feedline.codec import Writer, read
-from feedline.inplace import SMALLEST, Site, placing
+from feedline.inplace import SMALLEST, Site
+from feedline.seeding import WorkerInfo, building
 from tests.optional import needs_torch, torch
 
 if TYPE_CHECKING:
@@ -55,13 +56,19 @@ class Yard:
         self.size = 0
 
     @contextmanager
-    def building(self) -> Iterator[Writer]:
-        """Build in the slot that comes next."""
+    def building(self, *, inside: bool = True) -> Iterator[Writer]:
+        """Build in the slot that comes next, or beside it."""
         self.slot = self.slots.lend()
         writer = Writer(self.theirs, self.slot)
         self.site.room = writer
-        with placing(self.site):
-            yield writer
+        info = WorkerInfo(0, 1, 0, 0, 0)
+        token = inplace._site.set(self.site)
+        self.site.begin(info, 0)
+        try:
+            with building(info if inside else WorkerInfo(0, 1, 0, 0, 0)):
+                yield writer
+        finally:
+            inplace._site.reset(token)
         self.site.room = None
 
     def send(self, make: Callable[[], Any]) -> Any:
@@ -96,7 +103,7 @@ def filled(shape: Any, dtype: Any = "f4", start: int = 0) -> NDArray[Any]:
 # The two functions, wherever they are called
 
 
-@pytest.mark.parametrize("site", [None, "site"])
+@pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize(
     ("shape", "dtype"),
     [
@@ -117,15 +124,20 @@ def filled(shape: Any, dtype: Any = "f4", start: int = 0) -> NDArray[Any]:
     ids=str,
 )
 def test_empty_makes_what_numpy_s_makes(
-    yard: Yard, site: Any, shape: Any, dtype: Any
+    yard: Yard, inside: bool, shape: Any, dtype: Any
 ) -> None:
-    with yard.building(), placing(yard.site if site else None):
+    with yard.building(inside=inside):
         ours, theirs = feedline.empty(shape, dtype), np.empty(shape, dtype)
         assert type(ours) is np.ndarray
         assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
         assert ours.strides == theirs.strides
         assert ours.flags.writeable
         assert ours.flags.aligned
+        asked = (
+            ours.size * np.dtype(dtype).itemsize
+        )  # of "U", whose text has no size: 0
+        in_place = inside and asked >= SMALLEST and ours.dtype != object
+        assert (ours.base is not None) == in_place
         del ours
 
 
@@ -178,8 +190,8 @@ def test_stack_gives_what_numpy_s_gives(shape: Any, dtypes: list[str]) -> None:
 
 
 def test_stack_takes_numbers_generators_and_tensors(yard: Yard) -> None:
-    for inside in (None, yard.site):
-        with yard.building(), placing(inside):
+    for inside in (False, True):
+        with yard.building(inside=inside):
             assert feedline.stack([1, 2.5]).tolist() == [1.0, 2.5]
             rows = feedline.stack(np.full(2000, k) for k in range(3))
             assert rows[:, 0].tolist() == [0, 1, 2]
@@ -193,8 +205,8 @@ def test_stack_takes_numbers_generators_and_tensors(yard: Yard) -> None:
 
 @pytest.mark.parametrize("parts", [[], [np.zeros(3000), np.zeros(3001)]])
 def test_stack_refuses_none_and_unequal_ones(yard: Yard, parts: list[Any]) -> None:
-    for inside in (None, yard.site):
-        with yard.building(), placing(inside), pytest.raises(ValueError, match="array"):
+    for inside in (False, True):
+        with yard.building(inside=inside), pytest.raises(ValueError, match="array"):
             feedline.stack(parts)
 
 
