@@ -42,9 +42,10 @@ def as_tensors(batch: Any) -> Any:
         return _tensor(batch)
     if isinstance(batch, np.generic):
         return _tensor(np.array(batch))
-    if isinstance(batch, tuple):
-        parts = map(as_tensors, batch)
-        return type(batch)(*parts) if hasattr(batch, "_fields") else tuple(parts)
+    if type(batch) is tuple:
+        return tuple(map(as_tensors, batch))
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*map(as_tensors, batch))
     if type(batch) is list:
         return [as_tensors(part) for part in batch]
     if isinstance(batch, dict):

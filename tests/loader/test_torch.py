@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import given, seed, settings
+from hypothesis import given, seed
 from hypothesis import strategies as st
 
 from feedline import Loader, PyDataset, from_samples
 from feedline.torch import as_dataloader, as_tensors, tensors
 from tests import datasets
 from tests.optional import needs_torch, torch
+from tests.utils.differential import SEED, cases
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,11 +134,16 @@ def test_dataclasses_and_mappings_keep_what_else_they_have() -> None:
         np.zeros(3, [("a", "f4")]), np.zeros(3, np.longdouble),
         np.ma.masked_array([1.0, 2.0], [True, False]),
     ],
-    ids=repr,
+    ids=lambda thing: type(thing).__name__,
 )  # fmt: skip
 def test_what_torch_has_no_tensor_for_is_left_as_it_is(thing: Any) -> None:
     assert as_tensors(thing) is thing
     assert as_tensors([thing])[0] is thing
+
+
+def test_tuples_of_a_class_that_wants_more_are_left_as_they_are() -> None:
+    size = torch.Size([2, 3])
+    assert as_tensors(size) is size
 
 
 def test_tensors_are_left_as_they_are() -> None:
@@ -442,8 +448,8 @@ def compare(structure: Any, number: int, count: int, size: int, **kind: Any) -> 
         check_alike(one, other)
 
 
-@seed(4)
-@settings(max_examples=200, database=None, deadline=None)
+@seed(SEED)
+@cases(200)
 @given(STRUCTURES, st.integers(0, 2**32), st.integers(1, 6), st.integers(1, 4))
 def test_samples_are_joined_as_torch_joins_them(
     structure: Any, number: int, count: int, size: int
@@ -451,8 +457,8 @@ def test_samples_are_joined_as_torch_joins_them(
     compare(structure, number, count, size, workers=0)
 
 
-@seed(5)
-@settings(max_examples=25, database=None, deadline=None)
+@seed(SEED)
+@cases(25)
 @given(STRUCTURES, st.integers(0, 2**32))
 def test_samples_are_joined_in_worker_processes_as_torch_joins_them(
     structure: Any, number: int
