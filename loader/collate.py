@@ -58,8 +58,7 @@ def collate(samples: Sequence[Any]) -> Any:
     if isinstance(first, np.ndarray):
         return _checked_stack(samples)
     if isinstance(first, (bool, int, float, complex, np.generic)):
-        kind = np.float64 if type(first) is float else None
-        return np.asarray(samples, kind)
+        return np.asarray(samples)
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(first, torch.Tensor):
         return _stacked_tensor(samples)
