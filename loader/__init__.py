@@ -3,6 +3,7 @@
 The map of the rooms is in this folder's README.md.
 """
 
+from .collate import collate
 from .dataset import PyDataset
 from .default_seed import draw_seed, set_random_seed
 from .engine import Loader
@@ -18,7 +19,9 @@ from .errors import (
     WorkerDiedError,
     WorkerStartError,
 )
+from .inplace import empty, stack
 from .options import LoaderOptions
+from .samples import from_samples
 from .seeding import WorkerInfo, get_worker_info
 from .stats import LoaderStats
 
@@ -38,7 +41,11 @@ __all__ = [
     "WorkerDiedError",
     "WorkerInfo",
     "WorkerStartError",
+    "collate",
     "draw_seed",
+    "empty",
+    "from_samples",
     "get_worker_info",
     "set_random_seed",
+    "stack",
 ]

@@ -52,6 +52,7 @@ _libc.mmap.argtypes = [
     ctypes.c_long,
 ]  # fmt: skip
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_FIXED = 0x10  # MAP_FIXED: replace what is mapped there, in one step
 _PUNCH = 0x01 | 0x02  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
 if hasattr(_libc, "fallocate"):
     _libc.fallocate.argtypes = [
@@ -71,13 +72,7 @@ class _Mapping:
 
     def __init__(self, fd: int, offset: int, size: int, *, private: bool) -> None:
         sharing = mmap.MAP_PRIVATE if private else mmap.MAP_SHARED
-        protection = mmap.PROT_READ | mmap.PROT_WRITE
-        address = _libc.mmap(None, size, protection, sharing, fd, offset)
-        if address is None or address == ctypes.c_void_p(-1).value:
-            code = ctypes.get_errno()
-            raise MemoryError(
-                f"cannot map {size} bytes of shared memory: {os.strerror(code)}"
-            )
+        address = _mmap(None, size, sharing, fd, offset)
         weakref.finalize(self, _libc.munmap, address, size).atexit = False
         self.__array_interface__ = {
             "data": (address, False),
@@ -85,6 +80,23 @@ class _Mapping:
             "typestr": "|u1",
             "version": 3,
         }
+
+
+def _mmap(at: int | None, size: int, flags: int, fd: int, offset: int) -> int:
+    protection = mmap.PROT_READ | mmap.PROT_WRITE
+    address: int | None = _libc.mmap(at, size, protection, flags, fd, offset)
+    if address is None or address == ctypes.c_void_p(-1).value:
+        code = ctypes.get_errno()
+        raise MemoryError(
+            f"cannot map {size} bytes of shared memory: {os.strerror(code)}"
+        )
+    return address
+
+
+def _own(memory: NDArray[np.uint8]) -> None:
+    """Write to each page of a private mapping, which makes it a copy."""
+    pages = memory[:: mmap.PAGESIZE]
+    pages[...] = pages.copy()
 
 
 class Arena:
@@ -164,9 +176,27 @@ class Arena:
             gc.collect()  # held by nothing but a cycle is not held
         for mapping, size in self._private:
             if (held := mapping()) is not None:
-                pages = np.asarray(held)[: size : mmap.PAGESIZE]
-                pages[...] = pages.copy()  # a page that is written to becomes a copy
+                _own(np.asarray(held)[:size])
         self._private.clear()
+
+    def part(self, slot: int, anchor: NDArray[np.uint8], size: int) -> None:
+        """Make a mapping that someone still holds independent of its slot.
+
+        No one who reads there meanwhile sees anything but what was there before.
+
+        Args:
+            slot: Its number; nobody else may write there yet.
+            anchor: One of :meth:`anchor`'s.
+            size: Bytes of it that are in use.
+
+        Raises:
+            MemoryError: There is none for the copy.
+        """
+        address = anchor.__array_interface__["data"][0]
+        private = mmap.MAP_PRIVATE | _FIXED
+        _mmap(address, len(anchor), private, self.fd, slot * self.stride)
+        _own(anchor[:size])
+        self.forget(slot)
 
     def board(self, cells: int) -> memoryview:
         """The claim board: a signed 8-byte cell for each worker."""

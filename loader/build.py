@@ -12,6 +12,7 @@ from .errors import add_note
 from .seeding import WorkerInfo, building, rekey_globals
 
 if TYPE_CHECKING:
+    from .inplace import Site
     from .records import Order, Task
 
 __all__ = ["Built", "Recipe"]
@@ -51,10 +52,22 @@ class Recipe:
     retries: int
     rekey: bool
 
-    def build(self, dataset: Any, order: Order | Task, worker: int) -> Built:
+    def build(
+        self,
+        dataset: Any,
+        order: Order | Task,
+        worker: int,
+        site: Site | None = None,
+    ) -> Built:
         """Build one batch.
 
         Every attempt begins with the same random state.
+
+        Args:
+            dataset: The user's.
+            order: Which batch.
+            worker: Number of whoever builds it.
+            site: Where it is built in place; None for where it is not.
 
         Raises:
             SystemExit: ``__getitem__`` did. It means the end of whoever builds, and each
@@ -65,6 +78,8 @@ class Recipe:
             info = WorkerInfo(
                 worker, self.num_workers, self.seed, order.epoch, order.index
             )
+            if site is not None:
+                site.begin(info, attempt)
             if self.rekey:
                 rekey_globals(info.seed)
             try:

@@ -8,13 +8,16 @@ arena when the last of them is gone.
 
 from __future__ import annotations
 
+import gc
 import pickle
 import struct
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .arena import HEADER, raw
+from .inplace import SMALLEST
 from .pickling import pickled
 
 if TYPE_CHECKING:
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["Writer", "read"]
 
 _START = 64  # bytes; the header, and the alignment of every buffer
-_SMALLEST = 4096  # bytes; below, a copy is cheaper than a view
 
 
 class Writer:
@@ -40,19 +42,48 @@ class Writer:
         self._arena = arena
         self._slot = slot
         self._top = _START
-        # address -> offset, and the room itself, whose address no one else may get
-        self._placed: dict[int, tuple[int, NDArray[np.uint8]]] = {}
+        # What rooms were given of: the slot, as it was mapped then. Every array made in a
+        # room keeps its anchor alive.
+        self._anchors: list[NDArray[np.uint8]] = []
 
     def place(self, size: int) -> NDArray[np.uint8]:
         """Room for ``size`` bytes in the slot; a buffer made there is not copied again."""
         offset = self._advance(size)
-        room = self._arena.reserve(self._slot, self._top)[offset : offset + size]
-        self._placed[_address(room)] = offset, room
-        return room
+        mapping = self._arena.reserve(self._slot, self._top).base
+        if not self._anchors or self._anchors[-1].base is not mapping:
+            self._anchors.append(np.asarray(mapping))
+        return self._anchors[-1][offset : offset + size]
 
-    def offset_of(self, room: NDArray[np.uint8]) -> int:
-        """Where in the slot a room of :meth:`place` begins."""
-        return self._placed[_address(room)][0]
+    def offset_of(self, room: NDArray[np.uint8] | memoryview) -> int | None:
+        """Where in the slot memory lies that :meth:`place` gave; None for any other."""
+        if not self._anchors:
+            return None
+        place = self._find(_address(room), room.nbytes)
+        return None if place is None else place[1]
+
+    def restart(self) -> None:
+        """Begin again at the top of the slot."""
+        self.release()
+        self._top = _START
+
+    def release(self) -> None:
+        """Part what was placed, and is still held by someone, from the slot.
+
+        To be called before anyone else may write there.
+
+        Raises:
+            MemoryError: There is none for the copy; the slot must not be used again.
+        """
+        if not self._anchors:
+            return
+        anchors = [weakref.ref(anchor) for anchor in self._anchors]
+        self._anchors.clear()
+        for generation in (1, 2):  # the young ones take no time
+            if any(anchor() is not None for anchor in anchors):
+                gc.collect(generation)  # held by nothing but a cycle is not held
+        for anchor in anchors:
+            if (held := anchor()) is not None:
+                self._arena.part(self._slot, held, min(self._top, len(held)))
 
     def write(self, value: Any) -> int:
         """Put ``value`` into the slot.
@@ -64,13 +95,12 @@ class Writer:
             PicklingError, TypeError, AttributeError: It cannot be pickled.
             MemoryError: There is not enough shared memory.
         """
-        whole = pickled(value, smallest=_SMALLEST, place=self.place)
+        whole = pickled(value, smallest=SMALLEST, place=self.place, home=self._home)
         table: list[int] = []
         missing = []
         for buffer in whole.buffers:
-            if self._placed and (address := _address(buffer)) in self._placed:
-                offset = self._placed[address][0]
-            else:
+            offset = self.offset_of(buffer)
+            if offset is None:
                 offset = self._advance(buffer.nbytes)
                 missing.append((offset, buffer))
             table += (offset, buffer.nbytes)
@@ -85,6 +115,17 @@ class Writer:
         allocated = HEADER.unpack_from(page)[0]
         HEADER.pack_into(page, 0, allocated, at, len(whole.body), len(table) // 2)
         return self._top
+
+    def _home(self, address: int, size: int) -> NDArray[np.uint8] | None:
+        place = self._find(address, size)
+        return None if place is None else place[0][place[1] : place[1] + size]
+
+    def _find(self, address: int, size: int) -> tuple[NDArray[np.uint8], int] | None:
+        for anchor in self._anchors:
+            offset = address - _address(anchor)
+            if 0 <= offset <= len(anchor) - size:
+                return anchor, offset
+        return None
 
     def _advance(self, size: int) -> int:
         offset = self._top

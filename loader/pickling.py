@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Place: TypeAlias = Callable[[int], NDArray[np.uint8]]
+    Home: TypeAlias = Callable[[int, int], NDArray[np.uint8] | None]
 
 __all__ = ["REFUSALS", "Pickled", "allocate", "find_refused", "pickled"]
 
@@ -57,11 +58,16 @@ def allocate(size: int) -> NDArray[np.uint8]:
     return np.empty(size, np.uint8)
 
 
+def nowhere(address: int, size: int) -> None:
+    """No memory is where its reader will look for it."""
+
+
 def pickled(
     value: Any,
     *,
     smallest: int,
     place: Place = allocate,
+    home: Home = nowhere,
     prefer_value: bool = False,
     files: bool = False,
 ) -> Pickled:
@@ -71,6 +77,8 @@ def pickled(
         value: Anything.
         smallest: Buffers of at least this many bytes stay out of the stream.
         place: Gives room for the one copy that a strided array needs.
+        home: Gives back the bytes from an address on if they are where the reader will
+            look, so that an array there travels as it lies, strided or not.
         prefer_value: Whether cloudpickle tries first, and plain pickle what that one
             refuses: for a reader that may not have this process's ``__main__``.
         files: Whether arrays mapped from a file travel as the file's name.
@@ -79,7 +87,7 @@ def pickled(
         PicklingError, TypeError, AttributeError: It cannot be pickled.
         Exception: Whatever a ``__reduce__`` inside it raises.
     """
-    reduce = _Reductions(place, files)
+    reduce = _Reductions(place, home, files)
     with suppress(*REFUSALS):
         return _dump(value, smallest, reduce, by_value=prefer_value)
     return _dump(value, smallest, reduce, by_value=not prefer_value)
@@ -112,6 +120,7 @@ class _Reductions:
     """How either pickler takes arrays and tensors apart."""
 
     place: Place
+    home: Home
     files: bool
 
     def __call__(self, value: Any) -> Any:
@@ -121,7 +130,7 @@ class _Reductions:
             if by_name is not None:
                 return by_name
         if kind is np.ndarray:
-            return _reduce_array(value, self.place)
+            return _reduce_array(value, self.place, self.home)
         if kind is np.memmap:
             return np.ndarray.view, (np.asarray(value), np.memmap)
         torch = sys.modules.get("torch")
@@ -174,7 +183,7 @@ def _dump(value: Any, smallest: int, reduce: _Reductions, *, by_value: bool) -> 
     return Pickled(file.getbuffer(), buffers)
 
 
-def _reduce_array(array: NDArray[Any], place: Place) -> Any:
+def _reduce_array(array: NDArray[Any], place: Place, home: Home) -> Any:
     dtype = array.dtype
     if dtype.hasobject or not dtype.itemsize:
         return NotImplemented
@@ -182,15 +191,38 @@ def _reduce_array(array: NDArray[Any], place: Place) -> Any:
     if flags.f_contiguous and not flags.c_contiguous:
         order = "F"
     elif not flags.c_contiguous:
+        if (lying := _reduce_lying(array, home)) is not None:
+            return lying
         copy = place(array.nbytes).view(dtype).reshape(array.shape)
         np.copyto(copy, array)
-        # Not flags.writeable, which warns where an array was broadcast.
-        copy.flags.writeable = not array.__array_interface__["data"][1]
+        copy.flags.writeable = _is_writable(array)
         array = copy
     if dtype.kind in _PLAIN_KINDS and dtype.isbuiltin == 1:
         return np.ndarray, (array.shape, dtype.str, _buffer(array), 0, None, order)
     flat = (array.T if order == "F" else array).reshape(-1).view(np.uint8)
     return np.ndarray, (array.shape, dtype, _buffer(flat), 0, None, order)
+
+
+def _reduce_lying(array: NDArray[Any], home: Home) -> Any:
+    """The strides of an array, and the bytes that it is spread over, if they are home."""
+    start = array.__array_interface__["data"][0]
+    spans = [
+        (size - 1) * stride
+        for size, stride in zip(array.shape, array.strides, strict=True)
+    ]
+    before = -sum(span for span in spans if span < 0)
+    nbytes = before + sum(span for span in spans if span > 0) + array.itemsize
+    spread = home(start - before, nbytes)
+    if spread is None:
+        return None
+    spread.flags.writeable = _is_writable(array)
+    place = _buffer(spread), before, array.strides
+    return np.ndarray, (array.shape, array.dtype, *place)
+
+
+def _is_writable(array: NDArray[Any]) -> bool:
+    # Not flags.writeable, which warns where an array was broadcast.
+    return not array.__array_interface__["data"][1]
 
 
 def _buffer(array: Any) -> pickle.PickleBuffer:

@@ -11,7 +11,7 @@ import numpy as np
 
 from .seeding import batch_key
 
-__all__ = ["EpochPlan"]
+__all__ = ["EpochPlan", "Permutation"]
 
 _BLOCK = 1024  # positions worked out together, for numpy's sake
 _SORTED_LENGTH = 2**16  # up to here one sort gives the whole order
@@ -42,7 +42,7 @@ class EpochPlan:
         self._block: list[int] = []
         self._block_start = -1
         self._permutation = (
-            _Permutation(length, batch_key(seed, epoch, -1))
+            Permutation(length, batch_key(seed, epoch, -1))
             if shuffle and length
             else None
         )
@@ -59,12 +59,16 @@ class EpochPlan:
         return self._block[position - start]
 
 
-class _Permutation:
+class Permutation:
     """A random order of ``range(length)`` that is known piece by piece.
 
     Short ones are the order of as many hashes, sorted. Long ones would cost memory and a
     pause that way; they are a Feistel network over the next power of four, which permutes
     that range without a table, walked on wherever it leaves ``range(length)``.
+
+    Args:
+        length: 1 or more.
+        key: 16 bytes that decide the order.
     """
 
     def __init__(self, length: int, key: bytes) -> None:

@@ -50,11 +50,14 @@ class WorkerInfo:
         num_workers: How many there are; 0 in the calling thread.
         epoch: The epoch, from 0.
         index: Index of the batch.
+        loader_seed: The loader's seed, below 2**64.
         seed: A number below 2**64 that belongs to this batch alone: the same for the
             same (loader seed, epoch, index), whoever builds it.
     """
 
-    __slots__ = ("_key", "_rng", "epoch", "id", "index", "num_workers", "seed")
+    __slots__ = (
+        "_key", "_rng", "epoch", "id", "index", "loader_seed", "num_workers", "seed",
+    )  # fmt: skip
 
     def __init__(
         self, worker: int, num_workers: int, seed: int, epoch: int, index: int
@@ -63,6 +66,7 @@ class WorkerInfo:
         self.num_workers = num_workers
         self.epoch = epoch
         self.index = index
+        self.loader_seed = seed
         self._key = batch_key(seed, epoch, index)
         self.seed = int.from_bytes(self._key[:8], "little")
         self._rng: np.random.Generator | None = None

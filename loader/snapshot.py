@@ -252,4 +252,6 @@ def load(arena: Arena, slot: int, inherited: dict[Print, memoryview]) -> Any:
 def _copy_in(writer: Writer, buffer: memoryview) -> int:
     room = writer.place(buffer.nbytes)
     room[:] = np.frombuffer(buffer, np.uint8)
-    return writer.offset_of(room)
+    offset = writer.offset_of(room)
+    assert offset is not None
+    return offset

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from .arena import Arena
 from .codec import Writer
 from .errors import BatchEncodingError, add_note
+from .inplace import Site
 from .pickling import REFUSALS, find_refused
 from .records import RECORD_BYTES, Kind, Result, Task
 from .remote import pack_error
@@ -31,7 +32,7 @@ from .seeding import own_globals
 from .snapshot import load
 
 if TYPE_CHECKING:
-    from .build import Recipe
+    from .build import Built, Recipe
     from .snapshot import Birth
 
 __all__ = ["STACK_SIGNAL", "Descriptor", "Setup", "main"]
@@ -114,7 +115,8 @@ def main(setup: Setup) -> None:
             add_note(
                 error, "Raised before the first batch, by the dataset or worker_init_fn"
             )
-            size = _write_error(arena, setup.start_slot, error, _name(setup))
+            packed = pack_error(error, _name(setup))
+            size = Writer(arena, setup.start_slot).write(packed)
             _tell(setup, 0, size, 0, setup.start_slot, Kind.FAILED, 0)
             return
         _tell(setup, 0, 0, 0, setup.start_slot, Kind.READY, 0)
@@ -125,10 +127,14 @@ def _serve(setup: Setup, arena: Arena, dataset: Any) -> None:
     claim = arena.board(setup.workers)
     version = setup.birth.version
     worker, tasks = setup.worker, setup.tasks.fd
+    site = Site()
+    site.open()
     while record := os.read(tasks, RECORD_BYTES):
         task = Task.unpack(record)
         claim[worker] = task.number
         start = perf_counter_ns()
+        writer = site.room = Writer(arena, task.slot)
+        built: Built | None = None
         retries = 0
         try:
             if task.version != version:
@@ -136,20 +142,26 @@ def _serve(setup: Setup, arena: Arena, dataset: Any) -> None:
                 arena.detach()  # what the user's code keeps of it must not change
                 dataset = load(arena, task.state_slot, setup.birth.inherited)
                 version = task.version
-            built = setup.recipe.build(dataset, task, worker)
+            built = setup.recipe.build(dataset, task, worker, site)
             error, retries = built.error, built.retries
             if error is None:
-                size = _write_batch(arena, task, built.batch)
-            del built  # the batch must not live while the next is built
+                size = _write_batch(writer, task, built.batch)
         except SystemExit:
             raise
         except BaseException as failure:  # noqa: BLE001 - raised where the batch belongs
             error = failure
+        # Nothing here may hold the batch, and no one may build in its slot, from now on:
+        # what is still held of it is the user's own.
+        site.room = built = None
         kind: int = Kind.BATCH
-        if error is not None:
+        if error is None:
+            writer.release()
+        else:
             kind = Kind.ERROR
-            size = _write_error(arena, task.slot, error, _name(setup))
-            del error
+            packed = pack_error(error, _name(setup))
+            error = None
+            writer.restart()
+            size = writer.write(packed)
         busy = perf_counter_ns() - start
         _tell(setup, task.number, size, busy, task.slot, kind, retries)
         # Only now: a task that no claim and no result tells of would be done again.
@@ -163,9 +175,9 @@ def _tell(
     os.write(setup.results.fd, result.pack())
 
 
-def _write_batch(arena: Arena, task: Task, batch: Any) -> int:
+def _write_batch(writer: Writer, task: Task, batch: Any) -> int:
     try:
-        return Writer(arena, task.slot).write(batch)
+        return writer.write(batch)
     except REFUSALS as error:
         raise BatchEncodingError(task.index, *find_refused(batch, "batch")) from error
     except Exception as error:
@@ -173,10 +185,6 @@ def _write_batch(arena: Arena, task: Task, batch: Any) -> int:
             error, f"Raised while batch {task.index} of epoch {task.epoch} was encoded"
         )
         raise
-
-
-def _write_error(arena: Arena, slot: int, error: BaseException, origin: str) -> int:
-    return Writer(arena, slot).write(pack_error(error, origin))
 
 
 def _name(setup: Setup) -> str:

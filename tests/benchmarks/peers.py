@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from feedline import Loader
 
+from .workloads import InPlace
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -38,6 +40,12 @@ def feedline_processes(dataset: Stamped) -> Iterator[Epoch]:
         dataset, workers=WORKERS, use_multiprocessing=True, max_queue_size=QUEUE
     ) as loader:
         yield lambda: loader
+
+
+@contextmanager
+def feedline_in_place(dataset: Stamped) -> Iterator[Epoch]:
+    with feedline_processes(InPlace(dataset.workload)) as epoch:
+        yield epoch
 
 
 @contextmanager
@@ -127,6 +135,7 @@ CONTESTANTS: dict[str, Callable[[Stamped], Any]] = {
     "inline": inline,
     "feedline threads": feedline_threads,
     "feedline processes": feedline_processes,
+    "feedline in place": feedline_in_place,
     "torch tensors": torch_tensors,
     "torch arrays": torch_arrays,
     "keras threads": keras_threads,

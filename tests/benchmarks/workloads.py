@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+import feedline
 from feedline import PyDataset
 
-__all__ = ["WORKLOADS", "Stamped", "Workload", "stamp_of"]
+__all__ = ["WORKLOADS", "InPlace", "Stamped", "Workload", "stamp_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Stamped(PyDataset):
 
     def __init__(self, workload: Workload) -> None:
         super().__init__()
+        self.workload = workload
         self.batches = workload.batches
         self.x = np.ones(workload.shape, np.float32)
         self.y = np.arange(workload.shape[0])
@@ -56,6 +58,16 @@ class Stamped(PyDataset):
 
     def __getitem__(self, index: int) -> Any:
         x = self.x.copy()
+        x.reshape(-1)[0] = index
+        return x, self.y.copy()
+
+
+class InPlace(Stamped):
+    """The same batches, built where the consumer will see them."""
+
+    def __getitem__(self, index: int) -> Any:
+        x = feedline.empty(self.x.shape, self.x.dtype)
+        x[:] = self.x
         x.reshape(-1)[0] = index
         return x, self.y.copy()
 
