@@ -166,10 +166,13 @@ def test_batches_may_be_nested_and_classes_have_weights(
         assert own == by_class, way
 
 
-@pytest.mark.parametrize("backend", [b for b in BACKENDS if b != "tensorflow"])
-def test_the_stamps_catch_keras_own_engine(runs: Runs, backend: str) -> None:
-    epochs = runs(backend)["keras"]
-    assert any(epoch != list(range(20)) for epoch in epochs)
+# TensorFlow's way through Keras' engine does not go wrong at its beginning.
+if wronged := [backend for backend in BACKENDS if backend != "tensorflow"]:
+
+    @pytest.mark.parametrize("backend", wronged)
+    def test_the_stamps_catch_keras_own_engine(runs: Runs, backend: str) -> None:
+        epochs = runs(backend)["keras"]
+        assert any(epoch != list(range(20)) for epoch in epochs)
 
 
 # ---- what is refused -----------------------------------------------------------------
