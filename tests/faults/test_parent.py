@@ -151,7 +151,8 @@ def test_ctrl_c_ends_the_program_at_once_with_one_traceback(
     kind: str, group: bool, tmp_path: Path
 ) -> None:
     long = kind != "inline"
-    then = "pass" if long else "time.sleep(30)"
+    # A signal that falls between a look for signals and a sleep is seen after the sleep.
+    then = "pass" if long else "[time.sleep(0.01) for _ in range(3000)]"
     with program(filled(tmp_path, kind, then=then, long=long), tmp_path) as process:
         Gate(tmp_path).await_arrival("ready")
         workers = family(process.pid)
