@@ -224,7 +224,7 @@ def test_without_order_the_same_batches_come_as_they_are_built(
 ) -> None:
     loader = open_loader(datasets.Reversing(tmp_path), in_order=False)
     order = list(loader)
-    assert order[-1] == 0
+    assert 0 in order[-2:]  # the last one had begun before it, and ends when it likes
     assert sorted(order) == list(range(6))
 
 
