@@ -18,6 +18,7 @@ import multiprocessing
 import os
 import select
 import signal
+import threading
 import time
 import warnings
 import weakref
@@ -187,7 +188,8 @@ class Crew:
         process: BaseProcess = self._context.Process(
             target=main, args=(setup,), name=f"feedline-worker-{worker}"
         )
-        process.start()
+        with _starting:
+            process.start()
         return process
 
     @property
@@ -340,8 +342,15 @@ class Crew:
 _crews: weakref.WeakSet[Crew] = weakref.WeakSet()
 
 
+# Held while a process starts: threads that fork side by side are refused by libraries that
+# watch over forks, such as filelock.
+_starting = threading.Lock()
+
+
 def _after_fork() -> None:
     """In a forked child, close what only the parent may hold open."""
+    global _starting
+    _starting = threading.Lock()  # the copy is held by whoever forked
     for crew in list(_crews):
         crew.let_go()
 

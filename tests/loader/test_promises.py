@@ -1115,6 +1115,17 @@ def test_a_loader_inside_a_worker_is_exact(open_loader: OpenLoader) -> None:
     assert list(loader) == expected
 
 
+def test_threads_may_start_worker_processes_at_the_same_time() -> None:
+    import filelock  # noqa: F401 - forbids a fork beside another thread's
+
+    def use(_: int) -> list[int]:
+        with Loader(datasets.Blocks(3), **KINDS["fork"]) as loader:
+            return checked(loader)
+
+    with ThreadPoolExecutor(6) as others:
+        assert list(others.map(use, range(30))) == [[0, 1, 2]] * 30
+
+
 def test_a_loader_works_in_another_thread(open_loader: OpenLoader) -> None:
     def use() -> list[int]:
         with open_loader(datasets.Blocks(10)) as loader:
