@@ -123,16 +123,22 @@ class EarlyStopping(Callback):
         self._margin = -abs(min_delta) if mode == "min" else abs(min_delta)
         self._save, self._restore = save, restore
         self._begin()
+        self._goes_on = False
 
     def _begin(self) -> None:
         self.best: float | None = None
         self.best_epoch = 0
         self._waited = 0
+        self._stopped = False
         self._kept: Any = None
 
     def on_train_begin(self) -> None:
-        """Forget an earlier run."""
-        self._begin()
+        """Forget an earlier run, unless it is one to go on with."""
+        if not self._goes_on:
+            self._begin()
+        self._goes_on = False
+        if self._stopped:
+            self.training.stop()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         """Look at the metric."""
@@ -152,9 +158,31 @@ class EarlyStopping(Callback):
                 self._waited = 0
             return
         if self._waited >= self.patience and epoch > 0:
+            self._stopped = True
             self.training.stop()
             if self._restore is not None and self.best is not None:
                 self._restore(self._kept)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it has seen, to be kept with the state of the training.
+
+        Take it in a callback that comes after this one, so that it has seen the epoch.
+        What ``save`` returned is in it.
+        """
+        return {
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "waited": self._waited,
+            "stopped": self._stopped,
+            "kept": self._kept,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned when training begins."""
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
+        self._waited, self._stopped = state["waited"], state["stopped"]
+        self._kept = state["kept"]
+        self._goes_on = True
 
     def _beats(self, reference: float | None, value: float) -> bool:
         if reference is None:

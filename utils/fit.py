@@ -111,6 +111,8 @@ def fit(
             if isinstance(callback, Callback):
                 callback.training = training
         stream = opened.enter_context(closing(_Stream(data, steps_per_epoch)))
+        if state is not None:
+            stream.go_on()
         tell(callbacks, "on_train_begin")
         while training.epoch < epochs and not training.stopped:
             if verbose:
@@ -193,6 +195,7 @@ class _Stream:
         self.data = data
         self._limit = limit
         self._iterator: Iterator[Any] | None = None  # goes on from epoch to epoch
+        self._received = 0  # batches of it
         self._warned = False
 
     @property
@@ -205,22 +208,37 @@ class _Stream:
         if self._limit is None:
             yield from self.data
             return
-        # Whether it would end within this epoch, and not with the one before.
-        begun = self._iterator is None
+        asked_anew = False
         while taken < self._limit:
-            if self._iterator is None:
-                self._iterator = iter(self.data)
-            try:
-                # No name may hold a batch here: see ``fit``.
-                yield next(self._iterator)
+            iterator = self._iterator or self._begin()
+            # In a list, for no name may hold a batch here: see ``fit``.
+            batch = list(islice(iterator, 1))
+            if batch:
                 taken += 1
-                begun = True
-            except StopIteration:
-                self._iterator = None
-                if begun:
-                    self._warn(taken)
-                    return
-                begun = True
+                self._received += 1
+                yield batch.pop()
+                continue
+            self._iterator = None
+            if taken:
+                self._warn(taken)
+            if taken or asked_anew:
+                return
+            asked_anew = True  # the data ended with the epoch before
+        if self._iterator is not None and self._received == _length(self.data):
+            # Past the last batch, which a loader's hooks and its state wait for.
+            next(self._iterator, None)
+            self.close()
+
+    def go_on(self) -> None:
+        """Be in the pass that the state of a loader is in the midst of."""
+        if self._limit is not None and isinstance(self.data, Loader):
+            self._begin()
+            state = self.data.state_dict()
+            self._received = state["position"] - len(state["missing"])
+
+    def _begin(self) -> Iterator[Any]:
+        self._iterator, self._received = iter(self.data), 0
+        return self._iterator
 
     def close(self) -> None:
         """Leave what is half taken."""

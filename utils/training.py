@@ -106,6 +106,8 @@ class Training:
         for name, source in self._sources.items():
             if isinstance(source, Loader):
                 source.load_state_dict(state[name])
+            if isinstance(source, Loader) and name == "validation_data":
+                _break_off(source)
         self.steps = state["steps"]
         self.means = RunningMeans.from_state(state["means"])
         self.history = History.from_state(state["history"])
@@ -120,3 +122,11 @@ class Training:
         if isinstance(data, Loader):
             return data.stats().wait_seconds
         return float("nan")
+
+
+def _break_off(loader: Loader) -> None:
+    """Let a round that ended after some steps be over: the next begins at the first."""
+    state = loader.state_dict()
+    if state["position"]:
+        state |= {"epoch": state["epoch"] + 1, "position": 0, "missing": []}
+        loader.load_state_dict(state)

@@ -109,7 +109,7 @@ def test_hooks_run_once_for_each_pass_whatever_the_steps() -> None:
     with Loader(dataset, workers=2) as loader:
         fit(step, loader, epochs=6, steps_per_epoch=2, verbose=0)
     assert noted == [1] * 6 + [2] * 6
-    assert (dataset.begun, dataset.ended) == (2, 1)  # nobody asked for the second end
+    assert (dataset.begun, dataset.ended) == (2, 2)
 
 
 def test_validation_takes_its_first_steps_each_time() -> None:
@@ -519,3 +519,84 @@ def test_a_state_of_other_data_is_refused() -> None:
     for wrong in (7, {}, {**state, "format": 0}):
         with pytest.raises(ValueError, match="state must be what"):
             fit(lambda batch: {}, [0], verbose=0, state=wrong)  # type: ignore[arg-type]
+
+
+class Keep(Callback):
+    """Keeps the state after every batch and every epoch."""
+
+    def __init__(self) -> None:
+        self.states: list[str] = []
+
+    def on_batch_end(self, batch: int, logs: Any) -> None:
+        self.states.append(json.dumps(self.training.state_dict()))
+
+    def on_epoch_end(self, epoch: int, logs: Any) -> None:
+        self.states.append(json.dumps(self.training.state_dict()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("steps", [None, 1, 2, 3, 4, 5])
+@pytest.mark.filterwarnings("ignore:data ended after")
+def test_it_goes_on_from_every_moment_to_the_same_batches_and_history(
+    kind: str, steps: int | None
+) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def run(state: Any, keep: Keep) -> dict[str, list[float]]:
+        seen.clear()
+
+        def step(batch: int) -> Mapping[str, float]:
+            seen.append(("train", batch))
+            return {"loss": batch}
+
+        def test(batch: int) -> Mapping[str, float]:
+            seen.append(("test", batch))
+            return {"loss": batch}
+
+        options = {**KINDS[kind], "shuffle": True}
+        with (
+            Loader(datasets.Numbers(4), seed=5, **options) as loader,
+            Loader(datasets.Numbers(3), seed=6, **options) as validation,
+        ):
+            return dict(fit(
+                step, loader, epochs=5, steps_per_epoch=steps, verbose=0,
+                validation_data=validation, validation_steps=2, test_step=test,
+                callbacks=[keep], state=state,
+            ))  # fmt: skip
+
+    keep = Keep()
+    history = run(None, keep)
+    whole = list(seen)
+    assert len(keep.states) > 5
+    for state in keep.states[:: 1 if kind == "inline" else 5]:
+        assert run(json.loads(state), Keep()) == history
+        assert seen == whole[len(whole) - len(seen) :]
+
+
+@pytest.mark.parametrize("at", range(5))
+def test_early_stopping_goes_on_to_stop_in_the_same_epoch(at: int) -> None:
+    losses = [3.0, 1.0, 2.0, 2.5, 2.0, 0.0]
+
+    def run(
+        first: int, states: Any, kept: list[Any]
+    ) -> tuple[dict[str, list[float]], int]:
+        stopping = EarlyStopping("loss", patience=3)
+        if states:
+            stopping.load_state_dict(states[1])
+        left = iter(losses[first:])
+
+        class Keeping(Callback):
+            def on_epoch_end(self, epoch: int, logs: Any) -> None:
+                states = [self.training.state_dict(), stopping.state_dict()]
+                kept.append(json.dumps(states))
+
+        history = fit(
+            lambda batch: {"loss": next(left)}, [0], epochs=6, verbose=0,
+            callbacks=[stopping, Keeping()], state=states and states[0],
+        )  # fmt: skip
+        return dict(history), stopping.best_epoch
+
+    kept: list[Any] = []
+    whole = run(0, None, kept)
+    assert whole == ({"loss": losses[:5]}, 1)
+    assert run(at + 1, json.loads(kept[at]), []) == whole
