@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from .build import Recipe
 from .default_seed import draw_seed
 from .epoch import Epoch
-from .errors import LoaderBusyError, LoaderClosedError
+from .errors import LoaderBusyError, LoaderClosedError, LoaderError
 from .options import LoaderOptions, length_of
 from .plan import EpochPlan
 from .pool import InlinePool
@@ -130,6 +130,7 @@ class Loader:
         self._epochs: list[Epoch] = []  # under way
         self._latest: Epoch | None = None  # the last one begun, until it is over
         self._next = self._beginning_of(0)
+        self._begun = False  # whether on_epoch_begin has run for that one
         self._seed_is_given = seed is not None
         self._counts = Counts()
         self._tickets = count()
@@ -225,7 +226,37 @@ class Loader:
             if self._pool is not None:  # it builds with the seed that it was made with
                 self._pool.close()
                 self._pool = None
-        self._next, self._latest = progress, None
+        self._next, self._latest, self._begun = progress, None, False
+
+    def restart(self) -> None:
+        """Take back the epoch that was begun last and left: the next one is it, whole.
+
+        For code that had to look at a batch before the epoch could begin in earnest. All
+        batches are built anew, from the dataset as it is then; ``on_epoch_begin`` has run
+        for this epoch and does not run again.
+
+        Raises:
+            LoaderBusyError: An epoch is under way; close its iterator first.
+            LoaderError: None was left half-way.
+
+        >>> from feedline import Loader
+        >>> with Loader(range(4), shuffle=True, seed=1) as loader:
+        ...     look = iter(loader)
+        ...     first = next(look)
+        ...     look.close()
+        ...     loader.restart()
+        ...     loader.epoch, next(iter(loader)) == first
+        (0, True)
+        """
+        self._check_open()
+        if any(epoch.under_way for epoch in self._epochs):
+            raise LoaderBusyError(
+                "an epoch can be taken back when none is under way, and one is; finish "
+                "its iterator or close() it"
+            )
+        if self._latest is None:
+            raise LoaderError("no epoch was left half-way that could be taken back")
+        self._next, self._latest, self._begun = self._latest.start, None, True
 
     def stats(self) -> LoaderStats:
         """What this loader has done so far."""
@@ -293,7 +324,9 @@ class Loader:
         self._next = self._beginning_of(start.epoch + 1)
         self._latest = None
         self._counts.epochs += 1
-        _call(dataset, "on_epoch_begin")
+        begun, self._begun = self._begun, False
+        if not begun:
+            _call(dataset, "on_epoch_begin")
         plan = EpochPlan(
             length_of(dataset),
             shuffle=options.shuffle,

@@ -51,7 +51,7 @@ class Epoch:
     ) -> None:
         self.number = start.epoch
         self._running: Generator[Any, None, None] | None = None
-        self._start = start
+        self.start = start
         self._plan = plan
         self._pool = pool
         self._tickets = tickets
@@ -84,8 +84,8 @@ class Epoch:
             self._position,
             [*self._missing, *outstanding],
             self._plan.length,
-            seed=self._start.seed,
-            shuffle=self._start.shuffle,
+            seed=self.start.seed,
+            shuffle=self.start.shuffle,
         )
 
     @property

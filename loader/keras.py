@@ -6,8 +6,8 @@ the backend, it uses a length, two hooks, and one iterator for each epoch; and i
 * asks for iterators that it never uses, so that one begins when its first batch is asked
   for, and not before;
 * looks at the first batch or two to build the model, throws the iterator away, and begins
-  again. A pass that is left so early is therefore not over: the next iterator gives its
-  first batches again and goes on. The epoch is the same one, begun once;
+  again. A pass that is left so early is therefore taken back: the next one is the same
+  epoch, begun once, and its batches are built anew from the dataset as it is then;
 * calls its hooks more or less often than epochs begin and end. The dataset's hooks are run
   by the loader, once for each epoch, and Keras' calls mean nothing.
 
@@ -16,14 +16,14 @@ Where that private class is gone, the same passes go through Keras' public ``PyD
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import Loader
+from . import Loader, LoaderError
 from .default_seed import import_framework
 
 if TYPE_CHECKING:
@@ -84,17 +84,15 @@ class _Pass:
     """One epoch on its way to Keras.
 
     Attributes:
-        rest: What the loader has still to give.
-        first: The batches that were given, while they are few enough to be looked at only.
-        taken: How many were given.
-        over: Whether it was all that Keras wanted of this epoch.
+        batches: The loader's.
+        taken: How many Keras has.
+        over: Whether these are all that it wants of this epoch.
     """
 
-    __slots__ = ("first", "over", "rest", "taken")
+    __slots__ = ("batches", "over", "taken")
 
-    def __init__(self, rest: Any) -> None:
-        self.rest = rest
-        self.first: list[Any] = []
+    def __init__(self, batches: Any) -> None:
+        self.batches = batches
         self.taken = 0
         self.over = False
 
@@ -110,9 +108,7 @@ class _Passes:
     def __init__(self, loader: Loader, class_weight: dict[int, float] | None) -> None:
         self._loader = loader
         self._class_weight = class_weight
-        self._running: _Pass | None = None
-        self._looked_at: _Pass | None = None  # to be gone on with, from its beginning
-        self._latest: _Pass | None = None
+        self._running: _Pass | None = None  # the last one begun, until it has ended
 
     @property
     def length(self) -> int | None:
@@ -126,48 +122,34 @@ class _Passes:
         """Hear that Keras asks for an iterator, which it also does when one is used up."""
         if self._running is not None and self._running.taken == self.length:
             self._running.over = True
-            self._looked_at = None
 
     def part(self) -> None:
         """Hear that an epoch of Keras' begins or ends; end the loader's if it is over."""
-        running, self._running = self._running, None
+        running = self._running
         if running is not None and running.over:
-            next(running.rest, None)  # there is none, and on_epoch_end runs
+            self._running = None
+            next(running.batches, None)  # there is none, and on_epoch_end runs
 
     def one(self) -> Iterator[Any]:
         """One epoch, which begins with the first ``next()``."""
         self.part()
-        running, self._looked_at = self._looked_at, None
-        if running is None:
-            if (
-                self._latest is not None
-            ):  # which Keras may hold on to, and not go on with
-                self._latest.rest.close()
-            running = _Pass(iter(self._loader))
-        self._running = self._latest = running
-        given = deque(running.first)
-        running.taken = 0
+        if self._running is not None:  # Keras may hold on to it, and not go on with it
+            self._running.batches.close()
+        mine = self._running = _Pass(iter(self._loader))
         try:
-            while True:
-                if given:
-                    batch = given.popleft()
-                else:
-                    batch = next(running.rest, _END)
-                    if batch is _END:
-                        running.over = True
-                        return
-                    if running.taken < _LOOKED_AT:
-                        running.first.append(batch)
-                    else:
-                        running.first.clear()
-                running.taken += 1
+            while (batch := next(mine.batches, _END)) is not _END:
+                mine.taken += 1
                 standard = [self._standard(batch)]
                 # No name may hold a batch here: it would keep its memory.
                 del batch
                 yield standard.pop()
+            mine.over = True
         except GeneratorExit:
-            if running.first and not running.over and running is self._latest:
-                self._looked_at = running
+            if self._running is mine and not mine.over and mine.taken <= _LOOKED_AT:
+                self._running = None
+                mine.batches.close()
+                with suppress(LoaderError):  # closed by now, or in other use
+                    self._loader.restart()
             raise
 
     def look_at(self, count: int) -> list[Any]:
@@ -175,7 +157,6 @@ class _Passes:
         looking = self.one()
         found = list(islice(looking, count))
         looking.close()  # type: ignore[attr-defined]
-        self._running = None
         return found
 
     def _standard(self, batch: Any) -> Any:
@@ -216,12 +197,24 @@ def _adapter(base: Any, passes: _Passes) -> Any:
             passes.next_is_wanted()
             return passes.one()
 
-        get_jax_iterator = get_torch_dataloader = get_numpy_iterator
+        get_jax_iterator = get_numpy_iterator
+
+        def get_torch_dataloader(self) -> Iterator[Any]:
+            # As a train_step of one's own finds them on this backend.
+            return map(_tensors, self.get_numpy_iterator())
 
         def get_tf_dataset(self) -> Any:
             return _tensorflow_dataset(passes)
 
     return LoaderAdapter()
+
+
+def _tensors(batch: Any) -> Any:
+    from keras import ops, tree
+
+    return tree.map_structure(
+        lambda part: None if part is None else ops.convert_to_tensor(part), batch
+    )
 
 
 def _tensorflow_dataset(passes: _Passes) -> Any:

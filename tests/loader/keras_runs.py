@@ -148,6 +148,38 @@ def ended_early(way: str, ending: str) -> Any:
     return learner.trained
 
 
+class Setting(Epochs):
+    """Changes the dataset when an epoch begins, after Keras has looked at a batch."""
+
+    def __init__(self, dataset: Stamped) -> None:
+        super().__init__()
+        self.dataset = dataset
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        super().on_epoch_begin(epoch)
+        self.dataset.begun = 100 * (epoch + 1)
+
+
+def told(way: str) -> Any:
+    """What batches tell of a state that a callback has set."""
+    learner = model()
+    data = Stamped()
+    with Loader(data, **WAYS[way]) as loader:
+        learner.fit(as_keras(loader), epochs=2, verbose=0, callbacks=[Setting(data)])
+    return [sorted({number for _, number in epoch}) for epoch in learner.trained]
+
+
+def halves(way: str) -> Any:
+    """Two epochs of Keras' for each of the loader's: how often its hooks ran."""
+    data = Stamped(4)
+    with Loader(data, **WAYS[way]) as loader:
+        model().fit(
+            as_keras(loader), epochs=4, steps_per_epoch=2, verbose=0,
+            callbacks=[Epochs()],
+        )  # fmt: skip
+    return [data.begun, data.ended]
+
+
 def evaluated(way: str) -> Any:
     """Evaluating twice and predicting, with one adapter."""
     learner = model()
@@ -237,5 +269,7 @@ def main() -> None:
         found[f"evaluate {way}"] = evaluated(way)
         found[f"weights {way}"] = weights(way)
         found[f"nested {way}"] = nested(way)
+        found[f"told {way}"] = told(way)
+        found[f"halves {way}"] = halves(way)
     found["keras"] = of_keras()
     sys.stdout.write(json.dumps([keras.backend.backend(), found]) + "\n")

@@ -139,6 +139,23 @@ def test_after_training_ended_early_an_epoch_is_whole_again(
 
 
 @backends
+def test_every_batch_of_an_epoch_sees_what_a_callback_set_when_it_began(
+    runs: Runs, backend: str
+) -> None:
+    for way in ("inline", "4 threads", "4 processes"):
+        # on_epoch_begin, which adds one, ran before Keras looked, and not again.
+        first, second = runs(backend)[f"told {way}"]
+        assert first == [100], way
+        assert second == [201], way
+
+
+@backends
+def test_hooks_run_where_several_epochs_share_a_pass(runs: Runs, backend: str) -> None:
+    for way in ("inline", "4 threads", "4 processes"):
+        assert runs(backend)[f"halves {way}"] == [2, 2], way
+
+
+@backends
 def test_evaluating_begins_anew_each_time(runs: Runs, backend: str) -> None:
     for way in ("inline", "4 threads", "4 processes"):
         tested, shape = runs(backend)[f"evaluate {way}"]

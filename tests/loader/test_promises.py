@@ -32,6 +32,7 @@ from feedline import (
     Loader,
     LoaderBusyError,
     LoaderClosedError,
+    LoaderError,
     PyDataset,
     RemoteError,
     get_worker_info,
@@ -956,6 +957,54 @@ def test_a_batch_that_was_skipped_is_not_tried_again() -> None:
         dataset.at = 99
         loader.load_state_dict(state)
         assert list(loader) == [7]
+
+
+@core
+def test_an_epoch_taken_back_comes_again_whole_and_its_hook_does_not(
+    open_loader: OpenLoader,
+) -> None:
+    dataset = datasets.Stateful()
+    loader = open_loader(dataset, shuffle=True, seed=3)
+    with Loader(datasets.Stateful(), workers=0, shuffle=True, seed=3) as inline:
+        orders = [[batch[0] for batch in inline] for _ in range(3)]
+    list(loader)
+    for _ in range(2):
+        look = iter(loader)
+        next(look)
+        look.close()  # type: ignore[attr-defined]
+        loader.restart()
+        assert (loader.epoch, loader.state_dict()["position"]) == (1, 0)
+    dataset.large += 5
+    for epoch in 1, 2:
+        batches = list(loader)
+        assert [batch[0] for batch in batches] == orders[epoch]
+        # The hooks' state, and what was changed after the look, in every batch.
+        assert {batch[1:3] for batch in batches} == {(epoch + 1, epoch)}
+        assert {batch[3:5] for batch in batches} == {(epoch * 1001 + 6,) * 2}
+    assert [name for name, _ in dataset.calls] == ["begin", "end"] * 3
+
+
+@quick
+def test_only_an_epoch_that_was_left_half_way_is_taken_back(
+    open_loader: OpenLoader,
+) -> None:
+    loader = open_loader(datasets.Numbers(6), seed=1)
+    with pytest.raises(LoaderError, match="no epoch was left half-way"):
+        loader.restart()
+    iterator = iter(loader)
+    next(iterator)
+    with pytest.raises(LoaderBusyError, match="when none is under way"):
+        loader.restart()
+    assert list(iterator) == [1, 2, 3, 4, 5]
+    with pytest.raises(LoaderError, match="no epoch was left half-way"):
+        loader.restart()
+    other = open_loader(datasets.Numbers(6), seed=1)
+    state = loader.state_dict() | {"epoch": 4, "position": 2, "length": 6}
+    other.load_state_dict(state)
+    assert next(iter(other)) == 2
+    gc.collect()
+    other.restart()  # an epoch that was gone on with begins again where it was
+    assert (other.epoch, list(other)) == (4, [2, 3, 4, 5])
 
 
 @over("thread", "fork")
