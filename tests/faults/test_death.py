@@ -49,9 +49,14 @@ def pids(loader: Loader) -> list[int]:
     return found
 
 
+def kill(pid: int) -> None:
+    with suppress(ProcessLookupError):  # killed before, and about to be replaced
+        os.kill(pid, signal.SIGKILL)
+
+
 def kill_all(loader: Loader) -> None:
     for pid in pids(loader):
-        os.kill(pid, signal.SIGKILL)
+        kill(pid)
 
 
 @pytest.mark.parametrize("how", WAYS)
@@ -254,8 +259,7 @@ def test_a_worker_killed_again_and_again_by_others_never_loses_a_batch() -> None
         for index, _ in loader:
             seen.append(index)
             if index % 10 == 5:
-                with suppress(ProcessLookupError):
-                    os.kill(pids(loader)[index // 10 % 2], signal.SIGKILL)
+                kill(pids(loader)[index // 10 % 2])
         assert seen == list(range(200))
         assert loader.stats().deaths >= 10
 
