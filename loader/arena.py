@@ -13,13 +13,11 @@ much as reusing old; *cold*, its memory went back to the kernel. Slots are numbe
 slot 0 is the board where workers say what they are building.
 
 The file has no name, so that nothing is left when its last process ends, and it is not
-charged to ``/dev/shm``. One descriptor serves any number of batches: mappings are made with
-the C library's ``mmap``, because Python's own keeps a duplicate descriptor for each.
+charged to ``/dev/shm``. One descriptor serves any number of batches.
 """
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import mmap
 import os
@@ -31,8 +29,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .mapped import Mapped, punch_hole
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from .mapped import PageLock
 
 __all__ = ["BOARD", "BOARD_START", "HEADER", "Arena", "Slots", "raw"]
 
@@ -45,52 +47,10 @@ _MOST_STRIDE = 2**40  # bytes from slot to slot
 _LEAST_SLOTS = 2**13
 _MOST_MAPPED = 1024  # slots mapped at once, of those that nobody views
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = [
-    ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int,
-    ctypes.c_long,
-]  # fmt: skip
-_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-_FIXED = 0x10  # MAP_FIXED: replace what is mapped there, in one step
-_PUNCH = 0x01 | 0x02  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
-if hasattr(_libc, "fallocate"):
-    _libc.fallocate.argtypes = [
-        ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long,
-    ]  # fmt: skip
-
 
 def raw(array: Any) -> memoryview:
     """The bytes of an array; numpy's type stubs call it no buffer before Python 3.12."""
     return memoryview(array)
-
-
-class _Mapping:
-    """Mapped memory that lives as long as any array over it."""
-
-    __slots__ = ("__array_interface__", "__weakref__")
-
-    def __init__(self, fd: int, offset: int, size: int, *, private: bool) -> None:
-        sharing = mmap.MAP_PRIVATE if private else mmap.MAP_SHARED
-        address = _mmap(None, size, sharing, fd, offset)
-        weakref.finalize(self, _libc.munmap, address, size).atexit = False
-        self.__array_interface__ = {
-            "data": (address, False),
-            "shape": (size,),
-            "typestr": "|u1",
-            "version": 3,
-        }
-
-
-def _mmap(at: int | None, size: int, flags: int, fd: int, offset: int) -> int:
-    protection = mmap.PROT_READ | mmap.PROT_WRITE
-    address: int | None = _libc.mmap(at, size, protection, flags, fd, offset)
-    if address is None or address == ctypes.c_void_p(-1).value:
-        code = ctypes.get_errno()
-        raise MemoryError(
-            f"cannot map {size} bytes of shared memory: {os.strerror(code)}"
-        )
-    return address
 
 
 def _own(memory: NDArray[np.uint8]) -> None:
@@ -106,7 +66,12 @@ class Arena:
         fd: The file. Whoever made the arena closes it.
         stride: Bytes from slot to slot: the largest batch there can be.
         capacity: How many slots there can be; only their keeper asks.
+
+    Attributes:
+        page_lock: Locks the memory of what is read here, if it is set.
     """
+
+    page_lock: PageLock | None = None
 
     def __init__(self, fd: int, stride: int, capacity: int = _LEAST_SLOTS) -> None:
         self.fd = fd
@@ -159,7 +124,12 @@ class Arena:
         The base of an array over a part of another is whatever that other one lies over,
         as far down as there are arrays. This one lies over no array.
         """
-        return np.asarray(self.view(slot, size).base)
+        array = self.view(slot, size)
+        mapped: Any = array.base
+        if self.page_lock is not None:
+            (allocated,) = struct.unpack_from("<q", raw(array))
+            mapped.lock(self.page_lock, allocated)
+        return np.asarray(mapped)
 
     def private_view(self, slot: int, size: int) -> NDArray[np.uint8]:
         """The first ``size`` bytes; what is written there stays in this process.
@@ -192,9 +162,8 @@ class Arena:
         Raises:
             MemoryError: There is none for the copy.
         """
-        address = anchor.__array_interface__["data"][0]
-        private = mmap.MAP_PRIVATE | _FIXED
-        _mmap(address, len(anchor), private, self.fd, slot * self.stride)
+        mapped: Any = anchor.base
+        mapped.part(self.fd, slot * self.stride)
         _own(anchor[:size])
         self.forget(slot)
 
@@ -238,8 +207,7 @@ class Arena:
 
     def punch(self, slot: int) -> None:
         """Give a slot's memory back to the kernel; it reads as zeros from then on."""
-        if hasattr(_libc, "fallocate"):
-            _libc.fallocate(self.fd, _PUNCH, slot * self.stride, self.stride)
+        punch_hole(self.fd, slot * self.stride, self.stride)
 
     def close(self) -> None:
         """Close the descriptor; arrays over the memory stay valid."""
@@ -249,7 +217,7 @@ class Arena:
     def _map(self, slot: int, size: int, *, private: bool) -> NDArray[np.uint8]:
         # A power of two, so that growing batches are mapped anew a few times at most.
         room = max(mmap.ALLOCATIONGRANULARITY, 1 << (size - 1).bit_length())
-        mapping = _Mapping(
+        mapping = Mapped(
             self.fd, slot * self.stride, min(room, self.stride), private=private
         )
         return np.asarray(mapping)

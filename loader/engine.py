@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
+    from .mapped import PageLock
     from .options import OnError, StartMethod
     from .pool import Pool
     from .stats import LoaderStats
@@ -132,6 +133,7 @@ class Loader:
         self._next = self._beginning_of(0)
         self._begun = False  # whether on_epoch_begin has run for that one
         self._seed_is_given = seed is not None
+        self._page_lock: PageLock | None = None
         self._counts = Counts()
         self._tickets = count()
         self._closed = False
@@ -258,6 +260,21 @@ class Loader:
             raise LoaderError("no epoch was left half-way that could be taken back")
         self._next, self._latest, self._begun = self._latest.start, None, True
 
+    def lock_pages(self, page_lock: PageLock) -> None:
+        """Let the memory that worker processes write batches to be locked for a device.
+
+        For bridges, :func:`feedline.torch.tensors` for one. Each stretch of memory is
+        locked once, and is unlocked before it is given back; a batch's memory is used
+        again as soon as its last array is gone, so keep that while the device reads.
+
+        Args:
+            page_lock: An object with ``lock(address, size) -> bool`` and
+                ``unlock(address, size)``, both in bytes and both for whole pages.
+        """
+        self._page_lock = page_lock
+        if self._pool is not None:
+            self._pool.lock_pages(page_lock)
+
     def stats(self) -> LoaderStats:
         """What this loader has done so far."""
         return self._counts.picture(
@@ -311,6 +328,8 @@ class Loader:
         dataset, options = self.dataset, self.options
         if self._pool is None:
             self._pool = self._make_pool()
+            if self._page_lock is not None:
+                self._pool.lock_pages(self._page_lock)
         self._epochs[:] = [epoch for epoch in self._epochs if epoch.under_way]
         alone = not self._epochs
         if alone:

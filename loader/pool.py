@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from .build import Recipe
+    from .mapped import PageLock
     from .records import Order
 
 __all__ = ["InlinePool", "Pool", "size_of"]
@@ -87,6 +88,10 @@ class Pool(ABC):
         Returns:
             Who was building it, and where it stood.
         """
+
+    def lock_pages(self, page_lock: PageLock) -> None:
+        """Have batches in memory that a device can read, where memory is the pool's own."""
+        return
 
     @abstractmethod
     def close(self) -> None:

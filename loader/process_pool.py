@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from .build import Recipe
+    from .mapped import PageLock
     from .options import LoaderOptions
     from .records import Completion, Order
 
@@ -53,6 +54,7 @@ class ProcessPool(Pool):
         self._torn = False
         self._version = 0  # number of the last version of the dataset
         self._buried = 0  # deaths in crews that are gone
+        self._page_lock: PageLock | None = None
 
     @property
     def deaths(self) -> int:
@@ -138,6 +140,12 @@ class ProcessPool(Pool):
         told = self._dispatch.give_up(ticket) if self._dispatch else None
         return told or "no worker had begun it"
 
+    def lock_pages(self, page_lock: PageLock) -> None:
+        """Lock each slot once, when the first batch in it is read."""
+        self._page_lock = page_lock
+        if self._dispatch is not None:
+            self._dispatch.crew.slots.arena.page_lock = page_lock
+
     def close(self) -> None:
         """End the workers."""
         self.closed = True
@@ -171,6 +179,7 @@ class ProcessPool(Pool):
     def _assemble(self) -> Dispatch:
         with undisturbed():
             crew = Crew(self._options, self._recipe, portable=self._portable)
+            crew.slots.arena.page_lock = self._page_lock
             # Also at exit, before multiprocessing waits for its processes for ever.
             self._finalize = Finalize(self, crew.close, exitpriority=100)
             versions = Versions(

@@ -5,16 +5,25 @@ Imported by whoever needs it (``import feedline.torch``). torch itself is import
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .device import (
+    CudaCopies,
+    CudaPageLock,
+    checked_prefetch,
+    copied_ahead,
+    moved,
+    usable,
+)
+from .leaves import rebuilt
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import torch
     from torch.utils.data import DataLoader
 
     from feedline import Loader
@@ -38,40 +47,30 @@ def as_tensors(batch: Any) -> Any:
     {'x': tensor([[0., 0., 0.],
             [0., 0., 0.]]), 'names': ['a', 'b']}
     """
-    if type(batch) in (np.ndarray, np.memmap):
-        return _tensor(batch)
-    if isinstance(batch, np.generic):
-        return _tensor(np.array(batch))
-    if type(batch) is tuple:
-        return tuple(map(as_tensors, batch))
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*map(as_tensors, batch))
-    if type(batch) is list:
-        return [as_tensors(part) for part in batch]
-    if isinstance(batch, dict):
-        changed = {key: as_tensors(part) for key, part in batch.items()}
-        if type(batch) is dict:
-            return changed
-        mapping = copy.copy(batch)  # it may have more than its items
-        mapping.update(changed)
-        return mapping
-    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
-        clone = copy.copy(batch)
-        for field in dataclasses.fields(batch):
-            value = as_tensors(getattr(batch, field.name))
-            object.__setattr__(clone, field.name, value)  # it may be frozen
-        return clone
-    return batch
+    return rebuilt(batch, _as_tensor)
 
 
-def tensors(loader: Loader) -> Tensors:
-    """Let a loader's batches come as tensors (:func:`as_tensors`).
+def tensors(
+    loader: Loader, *, device: torch.device | str | None = None, prefetch: int = 1
+) -> Tensors:
+    """Let a loader's batches come as tensors (:func:`as_tensors`), on a device if wished.
 
     A tensor lies over the memory that a worker process wrote. That is not used again
     before the last tensor over it is gone.
 
+    With a CUDA device, the memory that worker processes write to is page-locked, each
+    stretch once, so that batches are copied to the device from where the worker wrote
+    them, while the device computes. The memory is not used again before its copy is
+    complete. To other devices batches are copied one by one.
+
     Args:
         loader: Stays yours to close.
+        device: Where the tensors shall be; None leaves them where they are.
+        prefetch: How many batches more are on their way to a CUDA device, 0 or more.
+
+    Raises:
+        TypeError, ValueError: ``device`` is none that torch can use here, or
+            ``prefetch`` is wrong.
 
     >>> from feedline import Loader, from_samples
     >>> with Loader(from_samples([1.5, 2.5, 3.5], 2)) as loader:
@@ -80,7 +79,7 @@ def tensors(loader: Loader) -> Tensors:
     tensor([1.5000, 2.5000], dtype=torch.float64)
     tensor([3.5000], dtype=torch.float64)
     """
-    return Tensors(loader)
+    return Tensors(loader, device, prefetch)
 
 
 class Tensors:
@@ -88,10 +87,18 @@ class Tensors:
 
     Attributes:
         loader: Builds the batches.
+        device: Where the tensors are; None for where they were built.
     """
 
-    def __init__(self, loader: Loader) -> None:
+    def __init__(
+        self, loader: Loader, device: torch.device | str | None, prefetch: int
+    ) -> None:
         self.loader = loader
+        self.device = usable(device)
+        self._prefetch = checked_prefetch(prefetch)
+        self._handed_over: dict[str, Any] | None = None
+        if self._ahead:
+            loader.lock_pages(CudaPageLock())
 
     def __len__(self) -> int:
         """Batches in one epoch."""
@@ -99,11 +106,45 @@ class Tensors:
 
     def __iter__(self) -> Iterator[Any]:
         """Begin an epoch of the loader."""
+        if self._ahead:
+            return self._copied_ahead()
         # A loop of our own would hold each batch, and its memory, while the next is made.
-        return map(as_tensors, self.loader)
+        batches = map(as_tensors, self.loader)
+        return batches if self.device is None else map(self._moved, batches)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the consumer is, as :meth:`feedline.Loader.state_dict` tells it.
+
+        Batches that are on their way to a device are not the consumer's yet.
+        """
+        return self._handed_over or self.loader.state_dict()
+
+    @property
+    def _ahead(self) -> bool:
+        return self.device is not None and self.device.type == "cuda"
+
+    def _moved(self, batch: Any) -> Any:
+        return rebuilt(batch, lambda leaf: moved(leaf, self.device))
+
+    def _copied_ahead(self) -> Iterator[Any]:
+        copies = CudaCopies(self.device)
+        batches = copied_ahead(self._stated(), copies, self._prefetch)
+        yield from map(self._received, batches)
+        self._handed_over = None
+
+    def _received(self, stated: tuple[dict[str, Any], Any]) -> Any:
+        self._handed_over, batch = stated
+        return batch
+
+    def _stated(self) -> Iterator[tuple[dict[str, Any], Any]]:
+        return (
+            (self.loader.state_dict(), batch) for batch in map(as_tensors, self.loader)
+        )
 
 
-def as_dataloader(loader: Loader, *, distributed: bool = False) -> DataLoader[Any]:
+def as_dataloader(
+    loader: Loader, *, distributed: bool = False, pin_memory: bool = False
+) -> DataLoader[Any]:
     """Make a ``torch.utils.data.DataLoader`` out of a loader.
 
     For code that insists on one: Lightning, accelerate's ``prepare``, trainers. Each pass
@@ -118,6 +159,12 @@ def as_dataloader(loader: Loader, *, distributed: bool = False) -> DataLoader[An
             that its dataset is this process's share of the batches, or that one process
             reads for all (accelerate's ``dispatch_batches=True``). Otherwise every process
             would train on every batch, and iterating raises a ``RuntimeError``.
+        pin_memory: Whether torch copies each batch to memory that is page-locked, for
+            trainers that then copy it to a CUDA device while others compute. Where the
+            loop is yours, ``tensors(loader, device="cuda")`` does without that copy.
+
+    Raises:
+        ValueError: ``pin_memory`` is true, and torch finds no CUDA device.
 
     >>> from feedline import Loader, from_samples
     >>> with Loader(from_samples(range(10), 4)) as loader:
@@ -128,12 +175,25 @@ def as_dataloader(loader: Loader, *, distributed: bool = False) -> DataLoader[An
     import torch
     from torch.utils.data import DataLoader
 
+    if pin_memory and not torch.cuda.is_available():
+        raise ValueError(
+            "pin_memory=True needs a CUDA device, and torch finds none here; leave it out"
+        )
     return DataLoader(
         _epochs_class()(loader, distributed=distributed),
         batch_size=None,
         collate_fn=as_tensors,
         generator=torch.Generator(),
+        pin_memory=pin_memory,
     )
+
+
+def _as_tensor(leaf: Any) -> Any:
+    if type(leaf) in (np.ndarray, np.memmap):
+        return _tensor(leaf)
+    if isinstance(leaf, np.generic):
+        return _tensor(np.array(leaf))
+    return leaf
 
 
 def _tensor(array: np.ndarray[Any, Any]) -> Any:

@@ -31,10 +31,12 @@ ORDER = [
     "delivery",
     "inplace",
     "collate",
+    "leaves",
     "samples",
     "build",
     "pickling",
     "remote",
+    "mapped",
     "arena",
     "codec",
     "snapshot",
@@ -48,6 +50,7 @@ ORDER = [
     "engine",
     "__init__",
     "keras",
+    "device",
     "torch",
 ]
 UTILS_ORDER = [
