@@ -154,12 +154,14 @@ def test_memory_is_unlocked_before_it_is_given_back(
 
 def test_memory_is_locked_from_the_middle_of_an_epoch_on() -> None:
     locks = Locks()
-    with in_processes(Sized(*[20_000] * 20)) as loader:
+    with in_processes(Sized(*[20_000] * 40)) as loader:
         batches = iter(loader)
         assert not locks.covers(*place(next(batches)))
         loader.lock_pages(locks)
-        for array in batches:
-            assert locks.covers(*place(array))
+        for index, array in enumerate(batches):
+            # Up to ten may have been read before.
+            assert locks.covers(*place(array)) or index < 10
+            del array
 
 
 def test_what_cannot_be_locked_is_delivered_all_the_same() -> None:
