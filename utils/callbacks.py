@@ -79,7 +79,7 @@ class EarlyStopping(Callback):
         baseline: What has to be beaten for the count of epochs to begin anew.
         start_from_epoch: Epochs before this one do not count.
         save: Called whenever the metric is better; returns what :attr:`restore` needs.
-        restore: Called with it when training ends early.
+        restore: Called with that of the best epoch when training is over, early or not.
 
     Attributes:
         best: Best value so far; None before the first.
@@ -160,8 +160,11 @@ class EarlyStopping(Callback):
         if self._waited >= self.patience and epoch > 0:
             self._stopped = True
             self.training.stop()
-            if self._restore is not None and self.best is not None:
-                self._restore(self._kept)
+
+    def on_train_end(self) -> None:
+        """Put the best model back, however training ended."""
+        if self._restore is not None and self.best is not None:
+            self._restore(self._kept)
 
     def state_dict(self) -> dict[str, Any]:
         """What it has seen, to be kept with the state of the training.
@@ -194,13 +197,19 @@ def checked_callbacks(callbacks: Iterable[Any]) -> tuple[Any, ...]:
     """The callbacks, each of which has a hook.
 
     Raises:
-        TypeError: One has none.
+        TypeError: One has none, or a method with the name of a hook that there is not.
     """
     given = tuple(callbacks)
     for callback in given:
-        if isinstance(callback, type) or not any(hasattr(callback, h) for h in HOOKS):
+        named = {name for name in dir(callback) if name.startswith("on_")}
+        if isinstance(callback, type) or not named.intersection(HOOKS):
             raise TypeError(
                 f"a callback must be an object with one of {HOOKS!r}, got {callback!r}"
+            )
+        if unknown := sorted(named.difference(HOOKS)):
+            raise TypeError(
+                f"a callback's hooks must be of {HOOKS!r}, got {unknown!r} in "
+                f"{callback!r}, which nothing would call"
             )
     return given
 

@@ -77,7 +77,8 @@ def fit(
     Raises:
         TypeError: A step returned no mapping of names to numbers, or a callback is none.
         ValueError: A number is not as above, ``validation_data`` came without
-            ``test_step``, ``state`` is of other data, or an epoch had no batch.
+            ``test_step``, ``state`` is of other data, a ``Loader`` has no end and no
+            number of steps was given, or an epoch had no batch.
 
     Warns:
         UserWarning: ``data`` ended before ``steps_per_epoch`` batches; said once.
@@ -104,6 +105,8 @@ def fit(
         data = _batches(data, opened)
         if validation_data is not None:
             validation_data = _batches(validation_data, opened)
+        _check_ends("steps_per_epoch", steps_per_epoch, data)
+        _check_ends("validation_steps", validation_steps, validation_data)
         training = Training(data, validation_data)
         if state is not None:
             training.load_state_dict(state)
@@ -280,6 +283,13 @@ def _batches(data: Iterable[Any], opened: ExitStack) -> Iterable[Any]:
     if isinstance(data, PyDataset):
         return opened.enter_context(Loader(data))
     return data
+
+
+def _check_ends(name: str, steps: int | None, data: Any) -> None:
+    if steps is None and isinstance(data, Loader) and _length(data) is None:
+        raise ValueError(
+            f"{name} must say how many batches to take of data without end, got None"
+        )
 
 
 def _length(data: Any) -> int | None:

@@ -233,6 +233,36 @@ def test_what_has_no_hook_is_no_callback(wrong: Any) -> None:
         fit(lambda batch: {}, [0], verbose=0, callbacks=[wrong])
 
 
+def test_a_hook_that_nothing_would_call_is_refused() -> None:
+    class Ported(Callback):
+        def on_train_batch_end(self, batch: int, logs: Any) -> None:
+            raise AssertionError("who calls?")
+
+    with pytest.raises(TypeError, match=r"got \['on_train_batch_end'\]"):
+        fit(lambda batch: {}, [0], verbose=0, callbacks=[Ported()])
+
+
+@pytest.mark.parametrize("name", ["steps_per_epoch", "validation_steps"])
+def test_data_without_end_is_refused_where_no_steps_are_said(name: str) -> None:
+    taken = []
+
+    def step(batch: Any) -> Mapping[str, float]:
+        taken.append(batch)
+        return {}
+
+    given = {"steps_per_epoch": 2, "validation_steps": 2, name: None}
+    with (
+        Loader(datasets.Blocks(None), workers=0) as data,
+        Loader(datasets.Blocks(None), workers=0) as validation,
+        pytest.raises(ValueError, match=f"{name} must say how many batches to take"),
+    ):
+        fit(
+            step, data, validation_data=validation, test_step=step, verbose=0,
+            **given,  # type: ignore[arg-type]
+        )  # fmt: skip
+    assert taken == []
+
+
 def test_the_history_tells_how_long_batches_were_waited_for() -> None:
     with Loader(datasets.Numbers(5), workers=2) as loader:
         history = fit(lambda batch: {}, loader, epochs=3, verbose=0)
@@ -261,14 +291,17 @@ def test_training_ends_when_the_metric_is_not_better_for_a_while() -> None:
     assert (stopping.best, stopping.best_epoch) == (3, 2)
 
 
-def test_the_best_model_is_kept_and_put_back() -> None:
+@pytest.mark.parametrize("patience", [2, 9], ids=["early", "at the end"])
+def test_the_best_model_is_kept_and_put_back_when_training_ends(patience: int) -> None:
     model = {"weights": 0}
 
     def train(batch: int) -> Mapping[str, float]:
         model["weights"] += 1
         return {"loss": [5, 3, 4, 4][model["weights"] - 1]}
 
-    stopping = EarlyStopping("loss", patience=2, save=model.copy, restore=model.update)
+    stopping = EarlyStopping(
+        "loss", patience=patience, save=model.copy, restore=model.update
+    )
     fit(train, [0], epochs=4, verbose=0, callbacks=[stopping])
     assert model == {"weights": 2}
 
