@@ -1,80 +1,76 @@
-"""Run rows and print the table: microseconds a batch, and feedline's ratio to each peer."""
+"""The benchmarks: ``python -m tests.benchmarks [row ...] [--to FOLDER]``.
+
+Every row is measured against peers in the same run, in turns. Speed is a ratio of two
+figures of one run; absolute figures move with the machine and its other work.
+"""
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
 
+from .figures import FIGURES
 from .peers import CONTESTANTS
-from .workloads import WORKLOADS, Stamped, Workload, stamp_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-Times = dict[str, list[float]]
-
-
-def timed(epoch: Callable[[], Iterable[Any]], batches: int) -> float:
-    """Microseconds a batch over one epoch; fails if a batch is lost or repeated."""
-    start = time.perf_counter()
-    total = 0.0
-    for batch in epoch():
-        total += stamp_of(batch)
-    seconds = time.perf_counter() - start
-    if total != batches * (batches - 1) / 2:
-        raise AssertionError(
-            f"the stamps add up to {total}: a batch was lost or repeated"
-        )
-    return seconds / batches * 1e6
-
-
-def run(workload: Workload, names: list[str], rounds: int) -> Times:
-    """Interleave the contestants: a round is one epoch of each, after one to warm up."""
-    times: Times = {name: [] for name in names}
-    with ExitStack() as opened:
-        epochs = {
-            name: opened.enter_context(CONTESTANTS[name](Stamped(workload)))
-            for name in names
-        }
-        for number in range(rounds + 1):
-            for name, epoch in epochs.items():
-                took = timed(epoch, workload.batches)
-                if number:
-                    times[name].append(took)
-    return times
-
-
-def table(workload: Workload, times: Times) -> str:
-    """Best and median of each contestant, and how feedline compares at its best."""
-    ours = {name: min(took) for name, took in times.items() if "feedline" in name}
-    heads = "".join(f" {name} is |" for name in ours)
-    lines = [
-        f"| {workload.name} | best (us) | median (us) |{heads}",
-        "|---|--:|--:|" + "--:|" * len(ours),
-    ]
-    for name, took in times.items():
-        ratios = "".join(f" {min(took) / mine:.1f}x |" for mine in ours.values())
-        lines.append(
-            f"| {name} | {min(took):.0f} | {statistics.median(took):.0f} |{ratios}"
-        )
-    return "\n".join(lines)
+from .picture import draw
+from .result import Report
+from .rounds import DELIVERED, measure
+from .targets import TARGETS
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
-    parser.add_argument("rows", nargs="*", default=list(WORKLOADS), metavar="row")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--contestants", nargs="+", default=list(CONTESTANTS))
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks",
+        description="Measure feedline beside its peers.",
+        epilog=f"rows: {', '.join([*DELIVERED, *FIGURES])}",
+    )
+    parser.add_argument(
+        "rows", nargs="*", metavar="row", help="all of them, by default"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="WHO", choices=list(CONTESTANTS),
+        help=f"of {', '.join(CONTESTANTS)}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--to", type=Path, metavar="FOLDER",
+        help="write benchmarks.md, benchmarks.json and benchmarks.png there",
+    )  # fmt: skip
+    parser.add_argument(
+        "--before", type=Path, metavar="FILE",
+        help="an earlier benchmarks.json, shown beside",
+    )  # fmt: skip
     options = parser.parse_args()
-    for row in options.rows:
-        if row not in WORKLOADS:
-            parser.error(f"row must be one of {list(WORKLOADS)}, got {row!r}")
-        times = run(WORKLOADS[row], options.contestants, options.rounds)
-        print(table(WORKLOADS[row], times), end="\n\n")
+    rows = options.rows or [*DELIVERED, *FIGURES]
+    for row in rows:
+        if row not in DELIVERED and row not in FIGURES:
+            parser.error(f"row must be one of {[*DELIVERED, *FIGURES]}, got {row!r}")
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    before = Report.load(options.before) if options.before else None
+    report = Report.of_this_machine()
+    for row in rows:
+        _say(row)
+        if row in DELIVERED:
+            report.results += measure(row, options.rounds, tuple(options.only), _say)
+        else:
+            report.results += FIGURES[row](options.rounds)
+    table = report.table(TARGETS, before)
+    print(table)
+    if options.to is not None:
+        options.to.mkdir(parents=True, exist_ok=True)
+        (options.to / "benchmarks.md").write_text(table)
+        report.save(options.to / "benchmarks.json")
+        if find_spec("matplotlib") is None:
+            _say("there is no picture, because matplotlib is not installed")
+        else:
+            draw(report, list(DELIVERED), options.to / "benchmarks.png")
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,112 +1,151 @@
-"""Who takes part: context managers, each giving a function that starts one epoch."""
+"""Who takes part: context managers, each giving a function that starts one epoch.
+
+Everyone has the same number of workers and of batches ahead, and keeps its workers from
+epoch to epoch where it can.
+"""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
 
 from feedline import Loader
 
-from .workloads import InPlace
+from .workloads import Arrays, InPlace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
 
-    from .workloads import Stamped
+    from .workloads import Workload
 
     Epoch = Callable[[], Iterable[Any]]
 
-__all__ = ["CONTESTANTS"]
+__all__ = ["CONTESTANTS", "LIMITS", "OURS", "Terms"]
 
-WORKERS = 2
-QUEUE = 10  # batches ahead
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What everyone is given.
+
+    Attributes:
+        workers: Threads or processes.
+        ahead: Most batches in flight or ready.
+    """
+
+    workers: int = 2
+    ahead: int = 10
+
+
+Contestant: TypeAlias = "Callable[[Any, Terms], AbstractContextManager[Epoch]]"
+
+
+# ---- limits --------------------------------------------------------------------------
 
 
 @contextmanager
-def inline(dataset: Stamped) -> Iterator[Epoch]:
-    """No loader at all: the limit that overhead is measured against."""
-    yield lambda: iter(dataset)
+def inline(dataset: Workload, terms: Terms) -> Iterator[Epoch]:
+    """No loader at all."""
+    yield lambda: map(dataset.__getitem__, range(len(dataset)))
 
 
 @contextmanager
-def feedline_threads(dataset: Stamped) -> Iterator[Epoch]:
-    with Loader(dataset, workers=WORKERS, max_queue_size=QUEUE) as loader:
+def copy(dataset: Arrays, terms: Terms) -> Iterator[Epoch]:
+    """A bare copy of each array into one warm buffer: what memory allows."""
+    x, y = np.empty_like(dataset.x), np.empty_like(dataset.y)
+
+    def epoch() -> Iterator[Any]:
+        for index in range(len(dataset)):
+            np.copyto(x, dataset.x)
+            np.copyto(y, dataset.y)
+            x.reshape(-1)[0] = index
+            yield x, y
+
+    yield epoch
+
+
+# ---- feedline ------------------------------------------------------------------------
+
+
+@contextmanager
+def _feedline(dataset: Workload, terms: Terms, **options: Any) -> Iterator[Epoch]:
+    options = {"workers": terms.workers, "max_queue_size": terms.ahead, **options}
+    with Loader(dataset, **options) as loader:
         yield lambda: loader
 
 
-@contextmanager
-def feedline_processes(dataset: Stamped) -> Iterator[Epoch]:
-    with Loader(
-        dataset, workers=WORKERS, use_multiprocessing=True, max_queue_size=QUEUE
-    ) as loader:
-        yield lambda: loader
+threads = partial(_feedline)
+processes = partial(_feedline, use_multiprocessing=True)
+threads_any_order = partial(threads, in_order=False)
+processes_any_order = partial(processes, in_order=False)
+
+
+def in_place(dataset: Arrays, terms: Terms, **options: Any) -> Any:
+    """Worker processes, and a dataset that makes its arrays by ``feedline.empty``."""
+    same = InPlace(len(dataset), *dataset.x.shape)
+    return processes(same, terms, **options)
+
+
+in_place_one_worker = partial(in_place, workers=1)
+
+
+# ---- torch ---------------------------------------------------------------------------
+
+
+class _Tensors:
+    """The same batches as tensors."""
+
+    def __init__(self, dataset: Workload) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        from feedline.torch import as_tensors
+
+        return as_tensors(self.dataset[index])
 
 
 @contextmanager
-def feedline_in_place(dataset: Stamped) -> Iterator[Epoch]:
-    with feedline_processes(InPlace(dataset.workload)) as epoch:
-        yield epoch
+def _torch(dataset: Any, terms: Terms) -> Iterator[Epoch]:
+    from torch.utils.data import DataLoader
+
+    loader: Any = DataLoader(
+        dataset,
+        batch_size=None,
+        collate_fn=_as_it_is,
+        num_workers=terms.workers,
+        persistent_workers=True,
+        prefetch_factor=max(1, terms.ahead // terms.workers),
+    )
+    yield lambda: loader
 
 
-@contextmanager
-def torch_tensors(dataset: Stamped) -> Iterator[Epoch]:
+def torch_tensors(dataset: Workload, terms: Terms) -> Any:
     """DataLoader with tensors, which it passes through shared memory."""
-    import torch
-
-    class Tensors:
-        def __len__(self) -> int:
-            return len(dataset)
-
-        def __getitem__(self, index: int) -> Any:
-            return tuple(torch.from_numpy(part) for part in dataset[index])
-
-    with _torch_loader(Tensors()) as loader:
-        yield lambda: loader
+    return _torch(_Tensors(dataset), terms)
 
 
-@contextmanager
-def torch_arrays(dataset: Stamped) -> Iterator[Epoch]:
+def torch_arrays(dataset: Workload, terms: Terms) -> Any:
     """DataLoader with arrays, which it pickles."""
-    with _torch_loader(dataset, collate_fn=_as_it_is) as loader:
-        yield lambda: loader
+    return _torch(dataset, terms)
 
 
 def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-@contextmanager
-def _torch_loader(dataset: Any, **options: Any) -> Iterator[Iterable[Any]]:
-    from torch.utils.data import DataLoader
-
-    loader: Any = DataLoader(
-        dataset,
-        batch_size=None,
-        num_workers=WORKERS,
-        persistent_workers=True,
-        prefetch_factor=QUEUE // WORKERS,
-        **options,
-    )
-    try:
-        yield loader
-    finally:
-        del loader
+# ---- Keras ---------------------------------------------------------------------------
 
 
 @contextmanager
-def keras_threads(dataset: Stamped) -> Iterator[Epoch]:
-    with _keras_adapter(dataset, processes=False) as epoch:
-        yield epoch
-
-
-@contextmanager
-def keras_processes(dataset: Stamped) -> Iterator[Epoch]:
-    with _keras_adapter(dataset, processes=True) as epoch:
-        yield epoch
-
-
-@contextmanager
-def _keras_adapter(dataset: Stamped, *, processes: bool) -> Iterator[Epoch]:
+def _keras(dataset: Workload, terms: Terms, *, processes: bool) -> Iterator[Epoch]:
     """What ``fit`` iterates, with the calls that ``fit`` makes around it."""
     import keras
     from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
@@ -118,10 +157,12 @@ def _keras_adapter(dataset: Stamped, *, processes: bool) -> Iterator[Epoch]:
         def __getitem__(self, index: int) -> Any:
             return dataset[index]
 
-    adapter = PyDatasetAdapter(
-        Same(workers=WORKERS, use_multiprocessing=processes, max_queue_size=QUEUE),
-        shuffle=False,
+    same = Same(
+        workers=terms.workers,
+        use_multiprocessing=processes,
+        max_queue_size=terms.ahead,
     )
+    adapter = PyDatasetAdapter(same, shuffle=False)
 
     def epoch() -> Iterator[Any]:
         adapter.on_epoch_begin()
@@ -131,13 +172,121 @@ def _keras_adapter(dataset: Stamped, *, processes: bool) -> Iterator[Epoch]:
     yield epoch
 
 
-CONTESTANTS: dict[str, Callable[[Stamped], Any]] = {
+keras_threads = partial(_keras, processes=False)
+keras_processes = partial(_keras, processes=True)
+
+
+# ---- others --------------------------------------------------------------------------
+
+
+@contextmanager
+def grain(dataset: Workload, terms: Terms) -> Iterator[Epoch]:
+    """``mp_prefetch``, repeated, because each iterator starts processes of its own.
+
+    What it has built ahead when an epoch begins, it has built while others were timed. So
+    each epoch is preceded by one that is not timed.
+    """
+    import grain
+    from absl import flags
+
+    flags.FLAGS.mark_as_parsed()  # it looks at flags of a command line that has none
+    options = grain.multiprocessing.MultiprocessingOptions(
+        num_workers=terms.workers,
+        per_worker_buffer_size=max(1, terms.ahead // terms.workers),
+    )
+    one_by_one = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+    source: Any = grain.MapDataset.source(dataset)
+    batches = iter(source.repeat().to_iter_dataset(one_by_one).mp_prefetch(options))
+
+    def epoch() -> Iterator[Any]:
+        for batch in islice(batches, len(dataset)):
+            del batch
+        return islice(batches, len(dataset))
+
+    try:
+        yield epoch
+    finally:
+        batches.close()
+
+
+class _Share:
+    """Every n-th batch, for a process that builds one share."""
+
+    def __init__(self, dataset: Workload, first: int, step: int) -> None:
+        self.dataset, self.first, self.step = dataset, first, step
+
+    def __call__(self) -> _Share:
+        return self
+
+    def __iter__(self) -> Iterator[Any]:
+        share = range(self.first, len(self.dataset), self.step)
+        return map(self.dataset.__getitem__, share)
+
+
+@contextmanager
+def spdl(dataset: Workload, terms: Terms) -> Iterator[Epoch]:
+    """Processes with SPDL's shared memory, taken from in turn."""
+    from spdl.pipeline import SharedMemorySegmentPool, iterate_in_subprocess
+
+    ahead = max(1, terms.ahead // terms.workers)
+    size = 2**20 + 2 * sum(np.asarray(part).nbytes for part in _leaves(dataset[0]))
+    shares: list[Any] = [
+        iterate_in_subprocess(
+            _Share(dataset, worker, terms.workers),
+            buffer_size=ahead,
+            arena=SharedMemorySegmentPool(size, ahead + 3),
+        )
+        for worker in range(terms.workers)
+    ]
+
+    def epoch() -> Iterator[Any]:
+        running = [iter(share) for share in shares]
+        for index in range(len(dataset)):
+            yield next(running[index % len(running)])
+        for share in running:  # to its end, so that the next epoch begins anew
+            next(share, None)
+
+    yield epoch
+    shares.clear()
+
+
+def _leaves(batch: Any) -> Iterator[Any]:
+    parts = batch.values() if isinstance(batch, dict) else batch
+    return (part for part in parts if isinstance(part, np.ndarray))
+
+
+@contextmanager
+def joblib(dataset: Workload, terms: Terms) -> Iterator[Epoch]:
+    """A generator of results from joblib's own processes."""
+    from joblib import Parallel, delayed
+
+    with Parallel(
+        n_jobs=terms.workers, return_as="generator", pre_dispatch=terms.ahead
+    ) as parallel:
+        build = delayed(_build)
+        yield lambda: parallel(build(dataset, index) for index in range(len(dataset)))
+
+
+def _build(dataset: Workload, index: int) -> Any:
+    return dataset[index]
+
+
+CONTESTANTS: dict[str, Contestant] = {
+    "copy": copy,
     "inline": inline,
-    "feedline threads": feedline_threads,
-    "feedline processes": feedline_processes,
-    "feedline in place": feedline_in_place,
+    "feedline threads": threads,
+    "feedline threads, any order": threads_any_order,
+    "feedline processes": processes,
+    "feedline processes, any order": processes_any_order,
+    "feedline in place": in_place,
+    "feedline in place, 1 worker": in_place_one_worker,
     "torch tensors": torch_tensors,
     "torch arrays": torch_arrays,
     "keras threads": keras_threads,
     "keras processes": keras_processes,
+    "grain": grain,
+    "spdl": spdl,
+    "joblib": joblib,
 }
+LIMITS = ("copy", "inline")
+OURS = tuple(name for name in CONTESTANTS if name.startswith("feedline"))

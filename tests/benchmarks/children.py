@@ -1,0 +1,100 @@
+"""What is measured in a process of its own: ``python -m tests.benchmarks.children``."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from itertools import chain, islice, repeat
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+
+from .peers import CONTESTANTS, Terms
+from .workloads import Arrays, Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["FAULTS", "KEPT", "SHARED"]
+
+FAULTS, KEPT, SHARED = "faults", "kept", "shared"
+_SIZES: dict[str, tuple[int, ...]] = {
+    "small": (32, 8), "mid": (64, 3, 64, 64), "kept": (2000,),
+}  # fmt: skip
+_WARM = 300  # batches
+
+
+class _Rows(Workload):
+    """Batches of rows of an array of 2 GB."""
+
+    def __init__(self) -> None:
+        super().__init__(500)
+        self.data = np.ones((500, 2**20), np.float32)
+
+    def __getitem__(self, index: int) -> Any:
+        row = self.data[index, :1000] * 1
+        self.data[index].sum()  # every page is read
+        return row, np.array([index])
+
+
+def delivered(size: str, who: str, batches: int) -> str:
+    """Go through one epoch."""
+    with CONTESTANTS[who](Arrays(batches, *_SIZES[size]), Terms()) as epoch:
+        for batch in epoch():
+            del batch
+    return "done"
+
+
+def faults(size: str, who: str, _: int) -> str:
+    """Page faults of this process for each batch, after some to warm up."""
+    with CONTESTANTS[who](Arrays(500, *_SIZES[size]), Terms()) as epoch:
+        batches = chain.from_iterable(epoch() for _ in repeat(None))
+        for batch in islice(batches, _WARM):
+            float(batch[0].sum())
+            del batch
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for batch in islice(batches, 600):
+            float(batch[0].sum())
+            del batch
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    return str((after - before) / 600)
+
+
+def shared(_: str, who: str, workers: int) -> str:
+    """By how much the memory of all processes grows with workers, in percent."""
+    dataset = _Rows()
+    before = _pss()
+    most = 0
+    with CONTESTANTS[who](dataset, Terms(workers)) as epoch:
+        for number, batch in enumerate(epoch()):
+            del batch
+            if number % 100 == 99:
+                most = max(most, _pss())
+    return str((most / before - 1) * 100)
+
+
+def kept(size: str, who: str, batches: int) -> str:
+    """How many descriptors are open when every batch of an epoch is kept."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+    with CONTESTANTS[who](Arrays(batches, *_SIZES[size]), Terms()) as epoch:
+        everything = list(epoch())
+        if [int(batch[0][0]) for batch in everything] != list(range(batches)):
+            raise AssertionError("a batch was lost, repeated or overwritten")
+        return str(len(os.listdir("/proc/self/fd")))
+
+
+def _pss() -> int:
+    here = psutil.Process()
+    family = [here, *here.children(recursive=True)]
+    return sum(process.memory_full_info().pss for process in family)
+
+
+_CHILDREN: dict[str, Callable[[str, str, int], str]] = {
+    "delivered": delivered, FAULTS: faults, SHARED: shared, KEPT: kept,
+}  # fmt: skip
+
+if __name__ == "__main__":
+    what, size_, who_, number_ = sys.argv[1:]
+    print(_CHILDREN[what](size_, who_, int(number_)))
