@@ -3,8 +3,8 @@
     python examples/pytorch_cnn.py
 
 The data set is a map-style one, as torch has them: a sample is an image and its label.
-Workers turn, move and scale the images and join them to batches, while a training loop in
-plain PyTorch learns from the batches before. The same seed gives the same weights with
+Workers turn and move the images a little and join them to batches, while a training loop
+in plain PyTorch learns from the batches before. The same seed gives the same weights with
 any number of workers, threads or processes.
 
 Needs PyTorch and scikit-learn: pip install feedline[torch,examples]
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from scipy.ndimage import affine_transform
+from scipy.ndimage import rotate, shift
 from sklearn.datasets import load_digits
 from torch import nn
 
@@ -36,11 +36,7 @@ if TYPE_CHECKING:
 
 
 class Distorted:
-    """Samples whose images are drawn a little differently each time they are read.
-
-    Args:
-        samples: Their images are float32 of shape (1, height, width).
-    """
+    """Images and labels; each image is turned and moved anew when it is read."""
 
     def __init__(self, samples: Any) -> None:
         self.samples = samples
@@ -52,21 +48,11 @@ class Distorted:
         """Runs in a worker."""
         image, label = self.samples[index]
         info = get_worker_info()
-        assert info is not None, "only a Loader reads these"
-        return distort(image, info.rng), label
-
-
-def distort(
-    image: NDArray[np.float32], rng: np.random.Generator
-) -> NDArray[np.float32]:
-    """Turn, scale and move an image a little, as another hand would."""
-    angle = rng.uniform(-0.2, 0.2)  # radians
-    cosine, sine = np.cos(angle), np.sin(angle)
-    matrix = rng.uniform(0.9, 1.1) * np.array([[cosine, -sine], [sine, cosine]])
-    centre = (np.array(image.shape[1:]) - 1) / 2
-    offset = centre - matrix @ centre + rng.uniform(-0.7, 0.7, size=2)  # pixels
-    moved: NDArray[np.float32] = affine_transform(image[0], matrix, offset, order=1)
-    return moved[np.newaxis]
+        assert info is not None, "only a Loader reads it"
+        angle = info.rng.uniform(-12, 12)  # degrees
+        image = rotate(image, angle, axes=(1, 2), reshape=False)
+        image = shift(image, (0, *info.rng.uniform(-0.7, 0.7, size=2)))
+        return image, label
 
 
 def make_model() -> nn.Module:
@@ -82,12 +68,6 @@ def make_model() -> nn.Module:
         nn.Dropout(0.3),
         nn.Linear(64 * 4 * 4, 10),
     )
-
-
-def fingerprint(model: nn.Module) -> str:
-    """Return the first digits of a hash of all weights."""
-    weights = b"".join(w.numpy().tobytes() for w in model.state_dict().values())
-    return hashlib.sha256(weights).hexdigest()[:12]
 
 
 def train(choice: argparse.Namespace) -> None:
@@ -117,9 +97,9 @@ def train(choice: argparse.Namespace) -> None:
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-                total += loss.item()
+                total += loss.item() * len(y)
             schedule.step()
-            mean = total / len(loader)
+            mean = total / len(training)
             print(f"epoch {epoch + 1}/{choice.epochs}  loss {mean:.4f}", flush=True)
         stats = loader.stats()
 
@@ -127,7 +107,8 @@ def train(choice: argparse.Namespace) -> None:
     with torch.no_grad(), Loader(from_samples(test, 256), workers=0) as loader:
         right = sum(int((model(x).argmax(1) == y).sum()) for x, y in tensors(loader))
     print(f"test accuracy {100 * right / len(test):.1f} %  ({right} of {len(test)})")
-    print(f"weights {fingerprint(model)}")
+    weights = b"".join(w.numpy().tobytes() for w in model.state_dict().values())
+    print(f"weights {hashlib.sha256(weights).hexdigest()[:12]}")
     print(f"loader: {stats}")
 
 
@@ -140,7 +121,7 @@ def at_least(low: int) -> Callable[[str], int]:
     return integer
 
 
-def parse() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Train a small convolutional network in PyTorch.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -154,17 +135,14 @@ def parse() -> argparse.Namespace:
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--threads", action="store_true", help="workers are threads")
     kind.add_argument(
-        "--processes",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help="workers are processes, the default",
+        "--processes", dest="threads", action="store_false", help="or processes"
     )
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":
     try:
-        train(parse())
+        train(make_parser().parse_args())
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
