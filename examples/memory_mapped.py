@@ -64,9 +64,8 @@ class Rows(PyDataset):
     def __getitem__(self, index: int) -> Arrays:
         """Runs in a worker, and reads these rows and no others."""
         start = index * self.batch_size
-        rows = np.sort(
-            self.chosen[start : start + self.batch_size]
-        )  # as the disk has them
+        # Sorted, for that is how they lie on the disk.
+        rows = np.sort(self.chosen[start : start + self.batch_size])
         return self.features[rows], self.labels[rows]
 
 

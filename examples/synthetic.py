@@ -91,8 +91,8 @@ class Network:
         accuracy = float(np.mean(error.argmax(axis=1) == y))
         error[np.arange(len(y)), y] -= 1
         behind = (error @ self.weights[1].T) * (hidden > 0)
-        self.weights[0] -= 0.2 * x.T @ behind / len(y)
-        self.weights[1] -= 0.2 * hidden.T @ error / len(y)
+        self.weights[0] -= 0.1 * x.T @ behind / len(y)
+        self.weights[1] -= 0.1 * hidden.T @ error / len(y)
         return {"accuracy": accuracy}
 
     def test_step(self, batch: Batch) -> dict[str, float]:
