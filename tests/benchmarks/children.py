@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from contextlib import suppress
 from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,11 @@ from .workloads import Arrays, Workload
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["FAULTS", "KEPT", "SHARED"]
+__all__ = ["DELIVERED", "FAULTS", "KEPT", "NAMES", "SHARED"]
 
-FAULTS, KEPT, SHARED = "faults", "kept", "shared"
+DELIVERED, FAULTS, KEPT, NAMES, SHARED = (
+    "delivered", "faults", "kept", "names", "shared",
+)  # fmt: skip
 _SIZES: dict[str, tuple[int, ...]] = {
     "small": (32, 8), "mid": (64, 3, 64, 64), "kept": (2000,),
 }  # fmt: skip
@@ -37,6 +40,21 @@ class _Rows(Workload):
         row = self.data[index, :1000] * 1
         self.data[index].sum()  # every page is read
         return row, np.array([index])
+
+
+class _Names(Workload):
+    """A million file names, all of which are looked at in an epoch."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(100)
+        names = [f"images/{number:07d}.jpg" for number in range(10**6)]
+        self.names: Any = names if kind == "list" else np.array(names)
+
+    def __getitem__(self, index: int) -> Any:
+        mine = self.names[index::100]
+        return np.array([index]), np.array(
+            [sum(name.endswith("7.jpg") for name in mine)]
+        )
 
 
 def delivered(size: str, who: str, batches: int) -> str:
@@ -75,6 +93,19 @@ def shared(_: str, who: str, workers: int) -> str:
     return str((most / before - 1) * 100)
 
 
+def names(kind: str, who: str, workers: int) -> str:
+    """How many MB of memory workers add over three epochs."""
+    dataset = _Names(kind)
+    before = most = _pss()
+    with CONTESTANTS[who](dataset, Terms(workers)) as epoch:
+        for _ in range(3):
+            for number, batch in enumerate(epoch()):
+                del batch
+                if number == 50:
+                    most = max(most, _pss())
+    return str((most - before) / 1e6)
+
+
 def kept(size: str, who: str, batches: int) -> str:
     """How many descriptors are open when every batch of an epoch is kept."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
@@ -87,12 +118,15 @@ def kept(size: str, who: str, batches: int) -> str:
 
 def _pss() -> int:
     here = psutil.Process()
-    family = [here, *here.children(recursive=True)]
-    return sum(process.memory_full_info().pss for process in family)
+    total = 0
+    for process in [here, *here.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):  # Keras ends its pool after each epoch
+            total += process.memory_full_info().pss
+    return total
 
 
 _CHILDREN: dict[str, Callable[[str, str, int], str]] = {
-    "delivered": delivered, FAULTS: faults, SHARED: shared, KEPT: kept,
+    DELIVERED: delivered, FAULTS: faults, SHARED: shared, NAMES: names, KEPT: kept,
 }  # fmt: skip
 
 if __name__ == "__main__":

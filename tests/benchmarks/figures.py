@@ -16,7 +16,7 @@ import numpy as np
 
 from feedline import Loader, PyDataset
 
-from .children import FAULTS, KEPT, SHARED
+from .children import DELIVERED, FAULTS, KEPT, NAMES, SHARED
 from .peers import CONTESTANTS, Terms
 from .result import Result, summary
 from .workloads import Arrays
@@ -138,7 +138,7 @@ def _syscalls(rounds: int) -> Iterator[Result]:
 def _traced(size: str, who: str, length: int) -> int:
     with tempfile.NamedTemporaryFile("r") as counts:
         _child(
-            "delivered", size, who, length,
+            DELIVERED, size, who, length,
             before=["strace", "-f", "-c", "-U", "name,calls", "-o", counts.name],
         )  # fmt: skip
         lines = [line.split() for line in counts.read().splitlines()]
@@ -188,6 +188,14 @@ def _memory(rounds: int) -> Iterator[Result]:
             yield summary(row, who, unit, [float(_child(SHARED, "big", who, 4))])
         except subprocess.SubprocessError as error:
             yield _failed(row, who, unit, error)
+    row, unit = "memory that 4 workers add to a million names, 3 epochs", "MB PSS"
+    for who in ("feedline processes", "torch arrays", "keras processes"):
+        for kind in ("list", "array"):
+            try:
+                value = float(_child(NAMES, kind, who, 4))
+                yield summary(row, f"{who}, {kind}", unit, [value])
+            except subprocess.SubprocessError as error:
+                yield _failed(row, f"{who}, {kind}", unit, error)
     row, unit = "10,000 batches kept, 256 descriptors", "descriptors"
     for who in ("feedline processes", "torch tensors", "keras processes"):
         try:
