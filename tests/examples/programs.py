@@ -11,11 +11,7 @@ from pathlib import Path
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
-WAYS = {
-    "in the calling thread": ["--workers", "0"],
-    "2 threads": ["--workers", "2", "--threads"],
-    "2 processes": ["--workers", "2", "--processes"],
-}
+KINDS = {"thread": "--threads", "process": "--processes"}
 
 # What imageio says of an image that it was about to open when the interrupt came.
 _HALF_OPENED = re.compile(
@@ -38,28 +34,23 @@ def run(
     )
 
 
-def train_in_every_way(
-    example: str, *arguments: object, **environment: str
-) -> dict[str, list[str]]:
-    """What it prints, without workers, with threads and with processes; nothing else."""
-    printed = {}
-    for way, options in WAYS.items():
+def expect_the_same_weights(
+    example: str, kind: str, *arguments: object, **environment: str
+) -> None:
+    """Train without workers, and with two of a kind; nothing is on stderr."""
+    found = []
+    for options, built in (
+        (["--workers", 0], "built in the calling thread"),
+        (["--workers", 2, KINDS[kind]], f"2 {kind} workers"),
+    ):
         done = run(example, *options, *arguments, **environment)
         assert done.stderr == ""
         assert done.returncode == 0
-        printed[way] = done.stdout.splitlines()
-    return printed
-
-
-def expect_the_loaders_named(printed: dict[str, list[str]]) -> None:
-    """Each way has its own kind of workers, as the last line tells."""
-    for way, words in (
-        ("in the calling thread", "built in the calling thread"),
-        ("2 threads", "2 thread workers"),
-        ("2 processes", "2 process workers"),
-    ):
-        assert printed[way][-1].startswith("loader: ")
-        assert words in printed[way][-1]
+        lines = done.stdout.splitlines()
+        assert lines[-1].startswith("loader: ")
+        assert built in lines[-1]
+        found.append(weights(lines))
+    assert found[0] == found[1]
 
 
 def weights(lines: list[str]) -> str:

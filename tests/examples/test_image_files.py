@@ -12,12 +12,11 @@ from feedline import Loader
 
 from .programs import (
     EXAMPLES,
+    KINDS,
     accuracy,
-    expect_the_loaders_named,
+    expect_the_same_weights,
     interrupt_after,
     run,
-    train_in_every_way,
-    weights,
 )
 
 if find_spec("skimage") is None:
@@ -26,16 +25,15 @@ if find_spec("skimage") is None:
 EXAMPLE = "image_files.py"
 
 
-def test_every_kind_of_worker_trains_to_the_same_weights() -> None:
-    printed = train_in_every_way(EXAMPLE, "--images", 24, "--epochs", 2)
-    expect_the_loaders_named(printed)
-    assert len(set(map(weights, printed.values()))) == 1, printed
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_are_the_same_without_workers_and_with(kind: str) -> None:
+    expect_the_same_weights(EXAMPLE, kind, "--images", 24, "--epochs", 2)
 
 
-def test_as_it_comes_it_reaches_95_percent() -> None:
-    lines = run(EXAMPLE).stdout.splitlines()
+def test_four_epochs_reach_95_percent() -> None:
+    lines = run(EXAMPLE, "--epochs", 4).stdout.splitlines()
     assert accuracy(lines) >= 95
-    assert lines[-1].startswith("loader: 90 batches, waited ")
+    assert lines[-1].startswith("loader: 60 batches, waited ")
 
 
 def test_images_stay_in_a_folder_that_was_named(tmp_path: Path) -> None:

@@ -7,12 +7,11 @@ from importlib.util import find_spec
 import pytest
 
 from .programs import (
+    KINDS,
     accuracy,
-    expect_the_loaders_named,
+    expect_the_same_weights,
     interrupt_after,
     run,
-    train_in_every_way,
-    weights,
 )
 
 for name in ("keras", "skimage", "sklearn"):
@@ -32,10 +31,11 @@ backends = pytest.mark.parametrize("backend", BACKENDS)
 
 
 @backends
-def test_every_kind_of_worker_trains_to_the_same_weights(backend: str) -> None:
-    printed = train_in_every_way(EXAMPLE, "--epochs", 2, KERAS_BACKEND=backend, **QUIET)
-    expect_the_loaders_named(printed)
-    assert len(set(map(weights, printed.values()))) == 1, printed
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_are_the_same_without_workers_and_with(kind: str, backend: str) -> None:
+    expect_the_same_weights(
+        EXAMPLE, kind, "--epochs", 2, KERAS_BACKEND=backend, **QUIET
+    )
 
 
 @backends
