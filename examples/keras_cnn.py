@@ -15,8 +15,12 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any
+
+# Small products gain nothing from torch's threads, and the workers need the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 from skimage.transform import AffineTransform, warp

@@ -20,12 +20,8 @@ for name in ("keras", "skimage", "sklearn"):
 
 EXAMPLE = "keras_cnn.py"
 BACKENDS = [name for name in ("torch", "jax", "tensorflow") if find_spec(name)]
-# TensorFlow tells of itself, and on a busy machine torch's threads wait for each other.
-QUIET = {
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-    "TF_ENABLE_ONEDNN_OPTS": "0",
-    "OMP_NUM_THREADS": "1",
-}
+# TensorFlow tells of itself.
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
 
 backends = pytest.mark.parametrize("backend", BACKENDS)
 
