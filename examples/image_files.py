@@ -187,7 +187,10 @@ def train(choice: argparse.Namespace, folder: Path) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Train on image files.")
+    parser = argparse.ArgumentParser(
+        description="Train on image files.",
+        usage=argparse.SUPPRESS,  # so that an error is one line
+    )
     parser.add_argument("--folder", type=Path, help="default: a temporary folder")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--threads", action="store_true", help="workers are threads")

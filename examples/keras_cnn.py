@@ -166,7 +166,10 @@ def train(choice: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Train a small network with Keras.")
+    parser = argparse.ArgumentParser(
+        description="Train a small network with Keras.",
+        usage=argparse.SUPPRESS,  # so that an error is one line
+    )
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--threads", action="store_true", help="workers are threads")
     kind.add_argument(

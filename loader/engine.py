@@ -45,7 +45,8 @@ class Loader:
         use_multiprocessing: True for processes, False for threads. None takes the
             dataset's attribute, or False.
         start_method: ``"fork"``, ``"forkserver"`` or ``"spawn"``; None takes fork where
-            there is one, but forkserver in a process in which JAX or CUDA is in use.
+            there is one, but forkserver in a process in which JAX or CUDA is in use when
+            the first epoch begins.
         max_queue_size: Most batches in flight or ready, in all, 1 or more. None takes the
             dataset's attribute, or 10.
         max_bytes: Most bytes in flight or ready, as a number or as text like ``"2GB"``.
@@ -377,7 +378,7 @@ class Loader:
         )
 
     def _make_pool(self) -> Pool:
-        options = self.options
+        options = self.options = self.options.settled()
         recipe = Recipe(
             seed=options.seed,
             num_workers=options.workers,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import operator
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -34,7 +34,8 @@ class LoaderOptions:
     Attributes:
         workers: Threads or processes; 0 builds in the calling thread.
         use_multiprocessing: True for processes, False for threads.
-        start_method: How processes start; None where there are none.
+        start_method: How processes start; None where there are none, and where it is
+            chosen when they do (:meth:`settled`).
         max_queue_size: Most batches in flight or ready.
         max_bytes: Most bytes in flight or ready; None for no such bound.
         shuffle: Whether each epoch visits the batches in a random order.
@@ -125,25 +126,31 @@ class LoaderOptions:
                 f"start_method={self.start_method!r} is for worker processes; add "
                 "use_multiprocessing=True or leave it out"
             )
-        if not self.processes:
+        if not self.processes or self.start_method is None:
             return None
-        import multiprocessing
-
-        here = multiprocessing.get_all_start_methods()
-        if self.start_method is None:
-            if "fork" not in here:
-                return "spawn"
-            runtime = _unforkable_runtime()
-            if runtime and "forkserver" in here:
-                _say_once(f"worker processes start by forkserver, because {runtime}")
-                return "forkserver"
-            return "fork"
-        if self.start_method not in here:
+        if self.start_method not in (here := _start_methods_here()):
             raise ValueError(
                 f"start_method={self.start_method!r} does not exist on this system; it "
                 f"has {here!r}"
             )
         return self.start_method
+
+    def settled(self) -> LoaderOptions:
+        """The same with a start method, chosen by what is in use in this process now."""
+        if not self.processes or self.start_method is not None:
+            return self
+        here = _start_methods_here()
+        method: StartMethod = "fork" if "fork" in here else "spawn"
+        if method == "fork" and "forkserver" in here and (why := _unforkable_runtime()):
+            _say_once(f"worker processes start by forkserver, because {why}")
+            method = "forkserver"
+        return replace(self, start_method=method)
+
+
+def _start_methods_here() -> list[str]:
+    import multiprocessing
+
+    return multiprocessing.get_all_start_methods()
 
 
 def _unforkable_runtime() -> str:

@@ -23,15 +23,24 @@ LOADER_LINES = {
 }
 
 
+# What imageio says of an image that it was about to open when the interrupt came.
+_HALF_OPENED = re.compile(
+    r"Exception ignored in: <function PluginV3\.__del__.*?\nAttributeError: [^\n]*\n",
+    re.DOTALL,
+)
+
+
 class Program:
     """One file of the examples.
 
     Args:
         name: Of the file.
+        environment: Variables that it is given.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, **environment: str) -> None:
         self.path = EXAMPLES / name
+        self.environment = {**os.environ, **environment}
 
     def command(self, *options: object) -> list[str]:
         """What a user types."""
@@ -41,6 +50,7 @@ class Program:
         """Run it to its end."""
         return subprocess.run(
             self.command(*options),
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=90,
@@ -61,10 +71,20 @@ class Program:
         assert done.stderr.count("\n") == 1, done.stderr
         return done.stderr.removesuffix("\n")
 
+    def expect_the_same_weights(self, *options: object) -> None:
+        """Train with every kind of worker; the loader's line tells which it was."""
+        found = {}
+        for way, kind in WAYS.items():
+            lines = self.print_lines(*options, *kind)
+            assert LOADER_LINES[way] in loader(lines)
+            found[way] = weights(lines)
+        assert len(set(found.values())) == 1, found
+
     def interrupt_after(self, beginning: str, *options: object) -> tuple[int, str]:
         """Press Ctrl-C once such a line came out; return the exit status and stderr."""
         process = subprocess.Popen(
             self.command(*options),
+            env={**self.environment, "PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -78,7 +98,7 @@ class Program:
                 _, said = process.communicate(timeout=60)
             finally:
                 process.kill()
-        return process.returncode, said
+        return process.returncode, _HALF_OPENED.sub("", said)
 
 
 def accuracy(lines: list[str]) -> float:

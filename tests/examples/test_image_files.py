@@ -9,38 +9,29 @@ from typing import Any
 import pytest
 
 from feedline import Loader
-
-from .programs import (
-    EXAMPLES,
-    KINDS,
-    accuracy,
-    expect_the_same_weights,
-    interrupt_after,
-    run,
-)
+from tests.examples.program import Program, accuracy
 
 if find_spec("skimage") is None:
     pytest.skip("skimage is not installed", allow_module_level=True)
 
-EXAMPLE = "image_files.py"
+PROGRAM = Program("image_files.py")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_weights_are_the_same_without_workers_and_with(kind: str) -> None:
-    expect_the_same_weights(EXAMPLE, kind, "--images", 24, "--epochs", 2)
+def test_weights_are_the_same_with_every_kind_of_worker() -> None:
+    PROGRAM.expect_the_same_weights("--images", 24, "--epochs", 2)
 
 
 def test_four_epochs_reach_95_percent() -> None:
-    lines = run(EXAMPLE, "--epochs", 4).stdout.splitlines()
+    lines = PROGRAM.print_lines("--epochs", 4)
     assert accuracy(lines) >= 95
     assert lines[-1].startswith("loader: 60 batches, waited ")
 
 
 def test_images_stay_in_a_folder_that_was_named(tmp_path: Path) -> None:
-    done = run(EXAMPLE, "--images", 9, "--epochs", 1, "--folder", tmp_path / "shapes")
-    assert done.stderr == ""
-    assert f"wrote 9 images to {tmp_path / 'shapes'}\n" in done.stdout
-    names = sorted(path.name for path in (tmp_path / "shapes").iterdir())
+    folder = tmp_path / "shapes"
+    lines = PROGRAM.print_lines("--images", 9, "--epochs", 1, "--folder", folder)
+    assert f"wrote 9 images to {folder}" in lines
+    names = sorted(path.name for path in folder.iterdir())
     assert names[:3] == ["0000-disk.jpg", "0001-square.png", "0002-triangle.jpg"]
     assert len(names) == 9
 
@@ -49,12 +40,12 @@ def test_images_stay_in_a_folder_that_was_named(tmp_path: Path) -> None:
 def test_the_class_runs_unchanged_over_keras_own_base(workers: int) -> None:
     """The line that the example changed, changed back."""
     keras = pytest.importorskip("keras")
-    source = (EXAMPLES / EXAMPLE).read_text()
+    source = PROGRAM.path.read_text()
     ours = "from feedline import Loader, PyDataset  # was: "
     assert source.count(ours) == 1
     source = source.replace(ours, "from feedline import Loader; ")
     module: dict[str, Any] = {"__name__": "image_files"}
-    exec(compile(source, EXAMPLE, "exec"), module)
+    exec(compile(source, PROGRAM.path.name, "exec"), module)
     assert issubclass(module["ImageFiles"], keras.utils.PyDataset)
     names, labels = ["a.png"] * 5, [1] * 5
     dataset = module["ImageFiles"](names, labels, 2, workers=workers)
@@ -69,7 +60,7 @@ def test_the_class_runs_unchanged_over_keras_own_base(workers: int) -> None:
 
 
 def test_ctrl_c_ends_it_with_one_line_and_status_130() -> None:
-    ended = interrupt_after("Epoch 2/", EXAMPLE, "--images", 60, "--epochs", 9999)
+    ended = PROGRAM.interrupt_after("Epoch 2/", "--images", 60, "--epochs", 9999)
     assert ended == (130, "interrupted\n")
 
 
@@ -84,6 +75,4 @@ def test_ctrl_c_ends_it_with_one_line_and_status_130() -> None:
     ],
 )
 def test_wrong_numbers_are_refused_with_status_2(option: str, said: str) -> None:
-    done = run(EXAMPLE, option, 0)
-    assert done.stderr.endswith(f"error: {said}\n")
-    assert done.returncode == 2
+    assert PROGRAM.refuse(option, 0).endswith(f"error: {said}")

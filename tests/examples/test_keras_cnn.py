@@ -6,57 +6,45 @@ from importlib.util import find_spec
 
 import pytest
 
-from .programs import (
-    KINDS,
-    accuracy,
-    expect_the_same_weights,
-    interrupt_after,
-    run,
-)
+from tests.examples.program import Program, accuracy
 
 for name in ("keras", "skimage", "sklearn"):
     if find_spec(name) is None:
         pytest.skip(f"{name} is not installed", allow_module_level=True)
 
-EXAMPLE = "keras_cnn.py"
 BACKENDS = [name for name in ("torch", "jax", "tensorflow") if find_spec(name)]
-# TensorFlow tells of itself.
-QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
-
-backends = pytest.mark.parametrize("backend", BACKENDS)
 
 
-@backends
-@pytest.mark.parametrize("kind", KINDS)
-def test_weights_are_the_same_without_workers_and_with(kind: str, backend: str) -> None:
-    expect_the_same_weights(
-        EXAMPLE, kind, "--epochs", 2, KERAS_BACKEND=backend, **QUIET
-    )
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
-@backends
+@pytest.fixture
+def program(backend: str) -> Program:
+    # TensorFlow tells of itself.
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
+    return Program("keras_cnn.py", KERAS_BACKEND=backend, **quiet)
+
+
+def test_weights_are_the_same_with_every_kind_of_worker(program: Program) -> None:
+    program.expect_the_same_weights("--epochs", 2)
+
+
 def test_five_epochs_reach_95_percent_on_the_backend_that_was_chosen(
-    backend: str,
+    program: Program, backend: str
 ) -> None:
-    done = run(EXAMPLE, "--epochs", 5, KERAS_BACKEND=backend, **QUIET)
-    assert accuracy(done.stdout.splitlines()) >= 95
-    assert f"\nbackend {backend}\n" in done.stdout
+    lines = program.print_lines("--epochs", 5)
+    assert accuracy(lines) >= 95
+    assert f"backend {backend}" in lines
 
 
-@backends
-def test_ctrl_c_ends_it_with_one_line_and_status_130(backend: str) -> None:
-    ended = interrupt_after(
-        "Epoch 2/", EXAMPLE, "--epochs", 9999, KERAS_BACKEND=backend, **QUIET
-    )
+def test_ctrl_c_ends_it_with_one_line_and_status_130(program: Program) -> None:
+    ended = program.interrupt_after("Epoch 2/", "--epochs", 9999)
     assert ended == (130, "interrupted\n")
 
 
-@pytest.mark.parametrize(
-    ("option", "value"), [("--workers", "-1"), ("--epochs", "0"), ("--batch-size", "0")]
-)
-def test_wrong_numbers_are_refused_with_status_2(option: str, value: str) -> None:
-    done = run(EXAMPLE, option, value)
-    assert done.stderr.endswith(
-        "error: epochs and batch-size must be 1 or more, workers and seed 0 or more\n"
+def test_wrong_numbers_are_refused_with_status_2(program: Program) -> None:
+    assert program.refuse("--epochs", 0).endswith(
+        "error: epochs and batch-size must be 1 or more, workers and seed 0 or more"
     )
-    assert done.returncode == 2

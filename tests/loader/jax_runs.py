@@ -129,8 +129,12 @@ def dispatched() -> list[float]:
     return [float(value) for value in found]
 
 
-def started() -> dict[str, Any]:
-    """How processes start once JAX is in use, and what is said about it."""
+def started(early: Loader) -> dict[str, Any]:
+    """How processes start once JAX is in use, and what is said about it.
+
+    Args:
+        early: Was made before.
+    """
     said: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
@@ -138,12 +142,12 @@ def started() -> dict[str, Any]:
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     seen = []
-    for _ in range(2):
-        with Loader(Made(full), **WAYS["processes"]) as loader:
+    for loader in (early, Loader(Made(full), **WAYS["processes"])):
+        with loader:
             seen.append([int(batch[0, 0]) for batch in loader])
     asked = Loader(Made(full), start_method="fork", **WAYS["processes"])
     return {
-        "method": loader.options.start_method,
+        "methods": [early.options.start_method, loader.options.start_method],
         "seen": seen,
         "said": said,
         "asked for": asked.options.start_method,
@@ -154,8 +158,9 @@ def main() -> None:
     import jax
 
     warnings.simplefilter("error")  # JAX warns of a fork
+    early = Loader(Made(full), **WAYS["processes"])
     jax.devices()
-    found: dict[str, Any] = {"started": started()}
+    found: dict[str, Any] = {"started": started(early)}
     for name, make in BATCHES.items():
         found[name] = shared(make, "processes")
     for way in WAYS:

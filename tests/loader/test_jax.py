@@ -78,7 +78,7 @@ def test_processes_start_by_forkserver_and_it_is_said_once(
     found: dict[str, Any],
 ) -> None:
     started = found["started"]
-    assert started["method"] == "forkserver"
+    assert started["methods"] == ["forkserver"] * 2
     assert started["seen"] == [[0, 1, 2, 3, 4, 5]] * 2
     assert len(started["said"]) == 1
     assert "forkserver, because JAX is in use" in started["said"][0]

@@ -205,7 +205,7 @@ def test_a_start_method_without_processes_is_refused_with_the_way_out(
 
 
 def test_processes_start_by_fork_where_nothing_else_is_said() -> None:
-    assert made(use_multiprocessing=True).start_method == "fork"
+    assert made(use_multiprocessing=True).settled().start_method == "fork"
 
 
 def test_a_start_method_means_nothing_without_workers() -> None:
@@ -365,8 +365,10 @@ def test_where_a_fork_would_break_a_runtime_another_way_is_the_default(
     options.__dict__["_say_once"].cache_clear()
 
     def chosen(**more: Any) -> Any:
-        return LoaderOptions(workers=2, use_multiprocessing=True, **more).start_method
+        made = LoaderOptions(workers=2, use_multiprocessing=True, **more)
+        return made.settled().start_method
 
+    early = LoaderOptions(workers=2, use_multiprocessing=True)
     assert chosen() == "fork"
     in_use = SimpleNamespace(
         backends_are_initialized=lambda: True,
@@ -377,4 +379,6 @@ def test_where_a_fork_would_break_a_runtime_another_way_is_the_default(
     assert [chosen(), chosen()] == ["forkserver"] * 2
     assert len(caplog.messages) == 1
     assert runtime.lower() in caplog.text.lower()
+    assert early.settled().start_method == "forkserver"
     assert chosen(start_method="fork") == "fork"
+    assert LoaderOptions(workers=2).settled() == LoaderOptions(workers=2)
