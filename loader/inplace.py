@@ -2,7 +2,7 @@
 
 Inside ``__getitem__`` of a worker process :func:`empty` and :func:`stack` take memory of
 the slot that the batch goes to, so that a batch made of it is sent without a copy.
-Everywhere else, and in threads that ``__getitem__`` starts, they are ``np.empty`` and
+Everywhere else, and in threads that ``__getitem__`` starts, they are as ``np.empty`` and
 ``np.stack``.
 What the user's code keeps of such an array beyond its batch stays what it was: the worker
 finds it out and parts it from the slot. Only a process that ``__getitem__`` forks, and that
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["SMALLEST", "Room", "Site", "empty", "stack"]
 
 SMALLEST = 4096  # bytes; below, a copy is cheaper than a view
+_ALIGNMENT = 64  # bytes; as the slots' own
 
 
 class Room(Protocol):
@@ -92,8 +93,9 @@ def empty(shape: int | Sequence[int], dtype: DTypeLike = np.float64) -> NDArray[
     """Make an array, uninitialised, in the memory that the consumer will see.
 
     A batch that contains it, a part of it, a transpose or a tensor over it is sent without
-    a copy. Made and used like that of ``np.empty``, which it is everywhere but inside
-    ``__getitem__`` of a worker process.
+    a copy. Made and used like that of ``np.empty``. Everywhere but inside ``__getitem__``
+    of a worker process it lies in memory of its own. From 4 KB on it begins at a multiple
+    of 64 bytes, as JAX wants it that is not to copy.
 
     Args:
         shape: One integer, or one for each axis.
@@ -108,16 +110,14 @@ def empty(shape: int | Sequence[int], dtype: DTypeLike = np.float64) -> NDArray[
     >>> batch.sum()
     np.float32(42.0)
     """
-    site = _site.get()
-    if site is None:
-        return np.empty(shape, dtype)
     kind = np.dtype(dtype)
     sizes = _sizes(shape)
     nbytes = math.prod(sizes) * kind.itemsize
     if nbytes < SMALLEST or min(sizes) < 0 or kind.hasobject:
         return np.empty(shape, kind)
-    room = site.place(nbytes)
-    return np.empty(shape, kind) if room is None else np.ndarray(sizes, kind, room)
+    site = _site.get()
+    room = None if site is None else site.place(nbytes)
+    return np.ndarray(sizes, kind, _aligned(nbytes) if room is None else room)
 
 
 def stack(arrays: Iterable[ArrayLike]) -> NDArray[Any]:
@@ -136,12 +136,18 @@ def stack(arrays: Iterable[ArrayLike]) -> NDArray[Any]:
     (2, 3)
     """
     parts = [np.asarray(array) for array in arrays]
-    if _site.get() is None or len({part.shape for part in parts}) != 1:
+    if len({part.shape for part in parts}) != 1:
         return np.stack(parts)
     # What numpy joins them to; np.result_type disagrees about some.
     joined = np.concatenate([np.empty(0, part.dtype) for part in parts])
     out = empty((len(parts), *parts[0].shape), joined.dtype)
     return np.stack(parts, out=out)
+
+
+def _aligned(size: int) -> NDArray[np.uint8]:
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.__array_interface__["data"][0] % _ALIGNMENT
+    return memory[start : start + size]
 
 
 def _sizes(shape: int | Sequence[int]) -> tuple[int, ...]:

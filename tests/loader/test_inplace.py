@@ -138,8 +138,9 @@ def test_empty_makes_what_numpy_s_makes(
         asked = (
             ours.size * np.dtype(dtype).itemsize
         )  # of "U", whose text has no size: 0
-        in_place = inside and asked >= SMALLEST and ours.dtype != object
-        assert (ours.base is not None) == in_place
+        large = asked >= SMALLEST and ours.dtype != object
+        assert (ours.base is not None) == large
+        assert not large or ours.ctypes.data % 64 == 0
         del ours
 
 

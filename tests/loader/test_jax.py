@@ -34,7 +34,7 @@ def found() -> dict[str, Any]:
 @pytest.mark.parametrize(
     "batches",
     [
-        "float32", "float16", "int32", "uint8", "bool", "in place", "aligned",
+        "float32", "float16", "int32", "uint8", "bool", "in place",
         "4096 bytes",
     ],
 )  # fmt: skip
@@ -56,10 +56,10 @@ def test_what_jax_holds_otherwise_is_copied(
 
 
 @pytest.mark.parametrize("way", ["inline", "threads", "processes"])
-def test_an_aligned_array_is_shared_with_every_kind_of_worker(
+def test_an_array_made_by_empty_is_shared_with_every_kind_of_worker(
     found: dict[str, Any], way: str
 ) -> None:
-    assert found[f"aligned {way}"] == [True] * LENGTH
+    assert found[f"in place {way}"] == [True] * LENGTH
 
 
 def test_memory_that_jax_shares_is_not_written_again_while_jax_has_it(
