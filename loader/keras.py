@@ -134,8 +134,11 @@ def _adapter_class(base: Any) -> Any:
 
         @property
         def num_batches(self) -> int | None:
-            check_call(self, shuffles=self.loader.options.shuffle)
-            return self.passes.length()
+            length = self.passes.length()
+            check_call(
+                self, shuffles=self.loader.options.shuffle, endless=length is None
+            )
+            return length
 
         def on_epoch_begin(self) -> None:
             self.passes.begin()

@@ -28,15 +28,17 @@ _INSTEAD = {
 }
 
 
-def check_call(data: object, *, shuffles: bool) -> None:
+def check_call(data: object, *, shuffles: bool, endless: bool) -> None:
     """Refuse, or warn of, what would be passed over. Called by what Keras calls.
 
     Args:
         data: What Keras was given as ``x``, or in ``validation_data``.
         shuffles: Whether it does.
+        endless: Whether its epochs have no end.
 
     Raises:
-        ValueError: The call has a ``y``, a ``sample_weight`` or a ``class_weight``.
+        ValueError: The call has a ``y``, a ``sample_weight`` or a ``class_weight``; or
+            data without end comes without a number of steps.
     """
     here = inspect.currentframe()
     asking = here and here.f_back and here.f_back.f_back
@@ -49,6 +51,11 @@ def check_call(data: object, *, shuffles: bool) -> None:
             raise ValueError(
                 f"{name} does not reach data made by as_keras, got {shown}; {instead}"
             )
+    if endless and asking.f_locals.get("steps_per_epoch", 1) is None:
+        raise ValueError(
+            "a dataset without end needs a number of steps, got None; give "
+            "steps_per_epoch to fit, validation_steps, or steps to evaluate and predict"
+        )
     method, given = _method(asking, data)
     size = given.get("batch_size")
     if size is not None:

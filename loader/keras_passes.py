@@ -68,6 +68,7 @@ class Passes:
         self._running: _Pass | None = None  # the last one begun, until it has ended
         self._stream: Any = None  # for take()
         self._asked = False  # for the length, and for nothing since
+        self._begun = False  # whether the last hook was that of a beginning
         self._look = False  # whether a pass that begins now may be one
         self._failure: BaseException | None = None
 
@@ -88,12 +89,13 @@ class Passes:
 
     def begin(self) -> None:
         """Hear that an epoch of Keras' begins."""
-        self._look, self._asked = self._asked, False
+        self._look, self._asked, self._begun = self._asked, False, True
         self._raise_failure()
 
     def end(self) -> None:
         """Hear that an epoch of Keras' ends, or that all begins anew."""
-        anew, self._asked, self._look = self._asked, False, False
+        anew = self._asked
+        self._asked = self._look = self._begun = False
         self._raise_failure()
         running = self._running
         if running is None:
@@ -125,7 +127,7 @@ class Passes:
                 # No name may hold a batch here: it would keep its memory.
                 del batch
                 yield ready.pop()
-                if self._running is not mine:
+                if self._running is not mine and not mine.over:
                     raise LoaderBusyError(
                         "this epoch was left when another use of the same data began; "
                         "give each use, training and validation, an as_keras of its own"
@@ -155,7 +157,7 @@ class Passes:
     def take(self) -> Any:
         """The next batch, for who has no iterators: in the next epoch after the last."""
         if self._running is None or self._is_complete(self._running):
-            self._look = self._look or self._asked
+            self._look = self._look or not self._begun
             self._stream = self.one()
         return next(self._stream)
 
@@ -185,6 +187,7 @@ class Passes:
         if running is None:
             return
         if self._is_complete(running):
+            running.over = True
             next(running.batches, None)  # there is none, and on_epoch_end runs
             return
         running.batches.close()
