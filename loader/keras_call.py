@@ -59,7 +59,9 @@ def check_call(data: object, *, shuffles: bool, endless: bool) -> None:
     method, given = _method(asking, data)
     size = given.get("batch_size")
     if size is not None:
-        _warn(f"{method}(batch_size={size!r}) is passed over", "the dataset makes batches")
+        _warn(
+            f"{method}(batch_size={size!r}) is passed over", "the dataset makes batches"
+        )
     if method == "fit" and given.get("shuffle", shuffles) != shuffles:
         _warn(
             f"fit(shuffle={given['shuffle']!r}) is passed over",

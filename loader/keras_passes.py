@@ -127,11 +127,7 @@ class Passes:
                 # No name may hold a batch here: it would keep its memory.
                 del batch
                 yield ready.pop()
-                if self._running is not mine and not mine.over:
-                    raise LoaderBusyError(
-                        "this epoch was left when another use of the same data began; "
-                        "give each use, training and validation, an as_keras of its own"
-                    )
+                self._check_current(mine)
             mine.over = True
         except BaseException as error:
             if self._running is mine and not (
@@ -180,6 +176,13 @@ class Passes:
     def _is_complete(self, running: _Pass) -> bool:
         # A look at all there is has not been trained on.
         return running.over or (not running.look and running.taken == self._length())
+
+    def _check_current(self, mine: _Pass) -> None:
+        if self._running is not mine and not mine.over:
+            raise LoaderBusyError(
+                "this epoch was left when another use of the same data began; give each "
+                "use, training and validation, an as_keras of its own"
+            )
 
     def _leave(self) -> None:
         """End the epoch under way: it is complete, was a look, or was stopped."""

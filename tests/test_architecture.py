@@ -47,6 +47,9 @@ ORDER = [
     "epoch",
     "engine",
     "__init__",
+    "keras_batches",
+    "keras_call",
+    "keras_passes",
     "keras",
     "torch",
 ]

@@ -2,8 +2,7 @@
 
 ``KERAS_BACKEND=torch python -m tests.loader.keras_matrix`` runs cases in which any two
 choices meet, ``--meeting 3`` any three; ``--meeting 7`` runs all there are. Prints a line
-for each case that went wrong, and how many there were. A process of its own, because
-Keras has one backend in each, and because JAX minds forks where it was used.
+for each case that went wrong, and how many there were.
 """
 
 from __future__ import annotations
@@ -391,7 +390,7 @@ def main() -> None:
     bad = 0
     for number, case in enumerate(cases):
         if number and number % 200 == 0:
-            tell(done=number, wrong=bad)
+            sys.stderr.write(f"{number} of {len(cases)} cases, {bad} wrong\n")
         wrong = run(case, as_keras)
         if wrong:
             bad += 1
