@@ -470,11 +470,10 @@ def predictions_come_in_the_order_of_the_batches_the_partial_last_one_too() -> N
     entrance = keras.Input((1,))
     model = keras.Model(entrance, keras.layers.Rescaling(2.0)(entrance))
     batches = [np.arange(i * 3, min(i * 3 + 3, 20))[:, None] / 1 for i in range(7)]
-    for options in (THREADS, PROCESSES):
-        with as_keras(Batches(*batches), **options) as data:
-            for _ in range(2):
-                predicted = model.predict(data, verbose=0)
-                assert predicted[:, 0].tolist() == [2.0 * n for n in range(20)]
+    with as_keras(Batches(*batches), workers=4) as data:
+        for _ in range(2):
+            predicted = model.predict(data, verbose=0)
+            assert predicted[:, 0].tolist() == [2.0 * n for n in range(20)]
 
 
 def steps_per_execution_trains_on_what_stock_keras_does() -> None:
@@ -547,27 +546,26 @@ def jax_may_read_one_batch_ahead() -> None:
 
 
 def a_dataset_without_end_trains_step_by_step() -> None:
-    for options in (THREADS, PROCESSES):
-        model, trained, tested = recording()
-        with (
-            as_keras(Endless(), **options) as data,
-            as_keras(Endless(), **options) as validation,
-        ):
-            model.fit(
-                data,
-                epochs=3,
-                steps_per_epoch=4,
-                validation_data=validation,
-                validation_steps=2,
-            )
-            assert trained == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]], trained
-            assert tested == [[0, 1]] * 3, tested
-            model.fit(data, steps_per_epoch=2)
-            assert trained[-1] == [0, 1], trained
-            tested.append([])
-            model.evaluate(data, steps=3, verbose=0)
-            assert tested[-1] == [0, 1, 2], tested
-            assert model.predict(data, steps=3, verbose=0).shape == (6, 1)
+    model, trained, tested = recording()
+    with (
+        as_keras(Endless(), **THREADS) as data,
+        as_keras(Endless(), **THREADS) as validation,
+    ):
+        model.fit(
+            data,
+            epochs=3,
+            steps_per_epoch=4,
+            validation_data=validation,
+            validation_steps=2,
+        )
+        assert trained == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]], trained
+        assert tested == [[0, 1]] * 3, tested
+        model.fit(data, steps_per_epoch=2)
+        assert trained[-1] == [0, 1], trained
+        tested.append([])
+        model.evaluate(data, steps=3, verbose=0)
+        assert tested[-1] == [0, 1, 2], tested
+        assert model.predict(data, steps=3, verbose=0).shape == (6, 1)
 
 
 def a_dataset_without_end_is_refused_without_steps() -> None:
@@ -748,16 +746,21 @@ def what_keras_does_not_take_is_refused_by_index_and_type() -> None:
 def an_exception_of_the_dataset_arrives_as_itself() -> None:
     good, bad = a_batch(0), Own("fourth", 4)
     note = "Raised by __getitem__(3) in epoch 0"
-    executions = [{}] if BACKEND == "torch" else [{}, {"steps_per_execution": 2}]
-    for options in (THREADS, PROCESSES):
-        for compiled in executions:
-            for method in ("fit", "evaluate", "predict"):
-                model = small_model(built=not compiled, **compiled)
-                with as_keras(Batches(*[good] * 3, bad, good), **options) as data:
-                    call = getattr(model, method)
-                    error = refusal(Own, lambda c=call, d=data: c(d, verbose=0))  # type: ignore[misc]
-                    assert error.code == 4
-                    assert note in error.__notes__, error.__notes__
+    executions: list[Any] = (
+        [{}] if BACKEND == "torch" else [{}, {"steps_per_execution": 2}]
+    )
+    calls = [
+        (method, compiled, THREADS)
+        for method in ("fit", "evaluate", "predict")
+        for compiled in executions
+    ]
+    for method, compiled, options in [*calls, ("fit", {}, PROCESSES)]:
+        model = small_model(built=not compiled, **compiled)
+        with as_keras(Batches(*[good] * 3, bad, good), **options) as data:
+            call = getattr(model, method)
+            error = refusal(Own, lambda c=call, d=data: c(d, verbose=0))  # type: ignore[misc]
+            assert error.code == 4
+            assert note in error.__notes__, error.__notes__
     with as_keras(Batches(bad, good), **THREADS) as data:
         assert refusal(Own, lambda: small_model().fit(data, verbose=0)).code == 4
 

@@ -28,13 +28,14 @@ if find_spec("keras") is None:
 from feedline.keras import as_keras
 from feedline.keras_call import check_call
 
-from . import keras_checks
+from . import keras_checks, keras_matrix
 
-Runs: TypeAlias = "Callable[..., list[Any]]"
+Runs: TypeAlias = "Callable[[str], dict[str, str]]"
 
 BACKENDS = [name for name in ("torch", "jax", "tensorflow") if find_spec(name)]
 EVERY = int(os.environ.get("FEEDLINE_EXAMPLES", "1")) > 1
-PATIENCE = 7200 if EVERY else 90  # seconds for one process
+PARTS = 60 if EVERY else 1  # of the cases, so that none takes long
+PATIENCE = 90  # seconds for one process
 
 backends = pytest.mark.parametrize("backend", BACKENDS)
 
@@ -51,40 +52,47 @@ class Arrays(datasets.Stateful):
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """What a module prints with a backend: once for all tests, in any process."""
+    """What checks failed with a backend: run once for all tests, in any process."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
 
-    def found(module: str, backend: str, *arguments: str) -> list[Any]:
-        path = shared / f"{module}-{backend}.json"
+    def found(backend: str) -> dict[str, str]:
+        path = shared / f"keras-{backend}.json"
         with FileLock(f"{path}.lock"):
             if not path.exists():
-                lines = told(
-                    module, *arguments, patience=PATIENCE, KERAS_BACKEND=backend
+                (failures,) = told(
+                    "keras_checks", patience=PATIENCE, KERAS_BACKEND=backend
                 )
-                path.write_text(json.dumps(lines))
-        return list(json.loads(path.read_text()))
+                path.write_text(json.dumps(failures))
+        return dict(json.loads(path.read_text()))
 
     return found
 
 
 @backends
+@pytest.mark.parametrize("part", range(PARTS))
 def test_each_epoch_trains_on_exactly_its_batches_and_once(
-    runs: Runs, backend: str
+    backend: str, part: int
 ) -> None:
-    # All choices of all arguments with FEEDLINE_EXAMPLES, otherwise any two together.
-    *wrong, total = runs("keras_matrix", backend, "--meeting", "7" if EVERY else "2")
+    # Every choice with every other, or, in a short run, any two in some case.
+    meeting = len(keras_matrix.CHOICES) if EVERY else 2
+    *wrong, total = told(
+        "keras_matrix",
+        *("--meeting", str(meeting), "--part", str(part), "--parts", str(PARTS)),
+        patience=PATIENCE,
+        KERAS_BACKEND=backend,
+    )
     assert wrong == []
     assert total["backend"] == backend
-    assert total["cases"] >= (2970 if EVERY else 24)
+    assert total["cases"] >= (2970 // PARTS if EVERY else 24)
 
 
 @backends
 @pytest.mark.parametrize("check", [check.__name__ for check in keras_checks.CHECKS])
 def test_on_this_backend(runs: Runs, backend: str, check: str) -> None:
-    (failures,) = runs("keras_checks", backend)
-    assert failures[check] == "", failures[check]
+    failure = runs(backend)[check]
+    assert failure == "", failure
 
 
 def test_no_check_is_lost() -> None:
