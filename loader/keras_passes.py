@@ -19,8 +19,9 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from .errors import LoaderBusyError, LoaderError
+from .errors import LoaderBusyError, LoaderClosedError, LoaderError
 from .keras_batches import standard, weighted
+from .options import length_of
 from .plan import EpochPlan
 
 if TYPE_CHECKING:
@@ -163,15 +164,11 @@ class Passes:
 
     def close(self) -> None:
         """Give back what was built ahead for an epoch that was left."""
-        self._leave()
+        with suppress(LoaderClosedError):
+            self._leave()
 
     def _length(self) -> int | None:
-        try:
-            return len(self._loader)
-        except TypeError:
-            if self._loader.dataset.num_batches is not None:
-                raise
-            return None
+        return length_of(self._loader.dataset)
 
     def _is_complete(self, running: _Pass) -> bool:
         # A look at all there is has not been trained on.

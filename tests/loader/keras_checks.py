@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import warnings
+import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest.mock import patch
 
@@ -375,7 +376,7 @@ def a_dataset_of_one_or_two_batches_loses_no_epoch_to_a_look() -> None:
             assert data.loader.epoch == 5, (count, data.loader.epoch)
 
 
-def a_step_or_two_are_training_and_not_a_look() -> None:
+def a_step_or_two_are_no_look() -> None:
     for steps in (1, 2, 3):
         dataset = numbered(4)
         with as_keras(dataset, **THREADS) as data:
@@ -383,7 +384,9 @@ def a_step_or_two_are_training_and_not_a_look() -> None:
             for _ in range(2):
                 model.fit(data, steps_per_epoch=steps)
             assert trained == [[*range(steps)]] * 2, trained
-            assert dataset.begun == 2, (steps, dataset.begun)
+            for _ in range(2):
+                model.predict(data, steps=steps, verbose=0)
+            assert dataset.begun == 4, (steps, dataset.begun)
 
 
 def the_getter_starts_nothing() -> None:
@@ -961,6 +964,20 @@ def after_a_stop_workers_end_with_what_as_keras_made() -> None:
     del data
     gc.collect()
     refusal(LoaderClosedError, lambda: iter(loader))
+
+
+def nothing_keeps_what_a_fit_has_done_with() -> None:
+    model = small_model(built=True)
+    gc.collect()
+    gc.disable()
+    try:
+        data = as_keras(numbered(3), **THREADS)
+        kept = weakref.ref(data)
+        model.fit(data, epochs=2, verbose=0)
+        del data
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 def a_loader_that_is_given_stays_open() -> None:

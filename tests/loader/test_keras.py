@@ -243,6 +243,15 @@ def test_closing_gives_a_given_loader_back_for_other_use() -> None:
         assert len(list(loader)) == 4  # a dataset with hooks allows one epoch at a time
 
 
+def test_closing_after_the_loader_is_fine() -> None:
+    with Loader(Arrays(4), workers=2) as loader:
+        data = as_keras(loader)
+        batches = data.get_numpy_iterator()
+        for _ in range(4):  # all of them, and not the end
+            next(batches)
+    data.close()
+
+
 def test_without_the_private_class_the_public_one_serves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
