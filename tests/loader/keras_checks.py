@@ -784,12 +784,22 @@ def an_exception_of_a_hook_arrives_as_itself() -> None:
     class Failing(Batches):
         def on_epoch_begin(self) -> None:
             super().on_epoch_begin()
-            if self.begun == 2:
-                raise Own("hook", 2)
+            self.fail_in("begin", self.begun)
 
-    with as_keras(Failing(*numbered(3).batches), **THREADS) as data:
-        model = small_model(built=True)
-        assert refusal(Own, lambda: model.fit(data, epochs=3, verbose=0)).code == 2
+        def on_epoch_end(self) -> None:
+            super().on_epoch_end()
+            self.fail_in("end", self.ended)
+
+        def fail_in(self, hook: str, number: int) -> None:
+            if hook == failing and number == 2:
+                raise Own(hook, 2)
+
+    for failing in ("begin", "end"):
+        with as_keras(Failing(*numbered(3).batches), **THREADS) as data:
+            model, trained, _ = recording()
+            error = refusal(Own, lambda: model.fit(data, epochs=3))  # noqa: B023 - now
+            assert error.args == (failing, 2), error
+            assert len(trained) == 2, trained
 
 
 # What is given to fit, and what to as_keras
