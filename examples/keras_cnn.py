@@ -148,6 +148,7 @@ def train(choice: argparse.Namespace) -> None:
             as_keras(training),
             epochs=choice.epochs,
             validation_data=as_keras(validation),
+            shuffle=False,  # the dataset has an order for every epoch
             verbose=2,
         )
         _, accuracy = model.evaluate(as_keras(test), verbose=0)

@@ -1,212 +1,203 @@
-"""A loader, as ``model.fit``, ``evaluate`` and ``predict`` of Keras 3 take their data.
+"""A dataset or a loader, as ``fit``, ``evaluate`` and ``predict`` of Keras 3 take data.
 
 Keras takes an object of its own private ``DataAdapter`` class as it is. Of that, whatever
-the backend, it uses a length, two hooks, and one iterator for each epoch; and it
-
-* asks for iterators that it never uses, so that one begins when its first batch is asked
-  for, and not before;
-* looks at the first batch or two to build the model, throws the iterator away, and begins
-  again. A pass that is left so early is therefore taken back: the next one is the same
-  epoch, begun once, and its batches are built anew from the dataset as it is then;
-* calls its hooks more or less often than epochs begin and end. The dataset's hooks are run
-  by the loader, once for each epoch, and Keras' calls mean nothing.
+the backend, it uses a length, two hooks, and one iterator for each epoch; what they mean
+is told in ``keras_passes.py``. The dataset's own hooks are run by the loader, once for
+each epoch.
 
 Where that private class is gone, the same passes go through Keras' public ``PyDataset``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+import weakref
+from functools import cache
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from . import Loader, LoaderError
+from . import Loader
 from .default_seed import import_framework
+from .keras_batches import ClassWeights
+from .keras_call import check_call
+from .keras_passes import Passes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
+    from collections.abc import Iterator, Mapping
 
 __all__ = ["as_keras"]
 
-_LOOKED_AT = 2  # batches that Keras looks at, at the most, before it begins anew
-_END = object()
 
+def as_keras(
+    data: Any, *, class_weight: Mapping[int, float] | None = None, **options: Any
+) -> Any:
+    """Make of a dataset or a loader what Keras trains, evaluates and predicts with.
 
-def as_keras(loader: Loader, *, class_weight: Mapping[int, float] | None = None) -> Any:
-    """Make of a loader what Keras trains, validates, evaluates and predicts with.
-
-    ``model.fit(as_keras(loader), epochs=3)`` trains on three epochs of the loader, each
-    batch once and in its order, under every backend, with any workers. The loader
-    shuffles, not ``fit``: what ``fit(shuffle=...)`` says is not looked at by Keras then.
-    Neither is ``fit(class_weight=...)``; give it here.
+    ``model.fit(as_keras(dataset, workers=4, shuffle=True), epochs=3)`` trains on three
+    epochs of a loader, each batch once and in its order, under every backend. The loader
+    shuffles, not ``fit``. Training and validation each need one of their own.
 
     Batches are arrays, or tuples ``(x,)``, ``(x, y)`` or ``(x, y, sample_weight)`` whose
     parts may be nested; a dict is x.
 
     Args:
-        loader: Stays yours: close it when Keras is done with it.
+        data: What a :class:`feedline.Loader` is made of: a ``PyDataset`` of feedline or
+            of Keras, or another object with ``__getitem__`` and ``__len__`` or
+            ``num_batches``. Or a loader, which stays yours to close.
         class_weight: Weight of the samples of each class, by the class's number; 1 for
             those that are not named. Batches must be ``(x, y)``, with y of shape
             ``(batch,)`` or ``(batch, 1)`` for numbers of classes, ``(batch, classes)``
             for one-hot rows.
+        **options: Of the loader that is made: ``workers``, ``use_multiprocessing``,
+            ``shuffle``, ``seed`` and so on.
 
     Returns:
-        An object for the arguments ``x`` and ``validation_data``.
+        An object for the arguments ``x`` and ``validation_data``, and a context manager.
+        ``loader`` is its loader. ``close()`` gives back what was built ahead for an epoch
+        that was stopped and, if the loader was made here, ends its workers; they also end
+        with the object itself.
 
     Raises:
-        TypeError: ``loader`` is none, or ``class_weight`` is no mapping from integers to
-            numbers.
+        TypeError: ``data`` is none of the above, an option is unknown or comes with a
+            loader, or ``class_weight`` is no mapping from integers to numbers.
+        ValueError: An option is wrong.
 
     In training:
-        TypeError: A batch is none of the above; the error names its type.
-        ValueError: ``class_weight`` was given, and a batch is not ``(x, y)``.
+        TypeError: A batch is none of the above; the error names its index and its type.
+        ValueError: ``class_weight`` was given, and a batch is not ``(x, y)``. Or the call
+            has a ``y``, ``sample_weight`` or ``class_weight`` of its own, which Keras
+            would pass over.
+        UserWarning: So it passes over a ``shuffle`` that is not what the loader does, and
+            a ``batch_size``.
     """
-    if not isinstance(loader, Loader):
+    weights = None if class_weight is None else ClassWeights(class_weight)
+    if isinstance(data, Loader) and options:
         raise TypeError(
-            f"loader must be a feedline.Loader, got {loader!r}; Loader(dataset, ...) "
-            "makes one"
+            f"a loader has options of its own, got {sorted(options)!r} beside one; give "
+            "them to Loader(...), or the dataset to as_keras"
         )
-    passes = _Passes(loader, _checked_weights(class_weight))
     keras = import_framework("keras")
-    try:
-        from keras.src.trainers.data_adapters.data_adapter import DataAdapter
-    except ImportError:
-        return _public_dataset(keras, passes)
-    return _adapter(DataAdapter, passes)
+    loader = data if isinstance(data, Loader) else Loader(data, **options)
+    passes = Passes(loader, weights)
+    made = _adapter(passes) or _dataset_class(keras)(passes)
+    made.loader = loader
+    if loader is not data:
+        made.end_workers = weakref.finalize(made, loader.close)
+    return made
 
 
-class _Pass:
-    """One epoch on its way to Keras.
+class _Closing:
+    """What is made here is closed, or left to itself.
 
     Attributes:
-        batches: The loader's.
-        taken: How many Keras has.
-        over: Whether these are all that it wants of this epoch.
+        loader: Whose batches it gives.
+        passes: Through the loader.
     """
 
-    __slots__ = ("batches", "over", "taken")
+    loader: Loader
+    passes: Passes
+    end_workers: Any = None  # where the loader was made here
 
-    def __init__(self, batches: Any) -> None:
-        self.batches = batches
-        self.taken = 0
-        self.over = False
+    def close(self) -> None:
+        """Give back what was built ahead; end the workers of a loader that is ours."""
+        self.passes.close()
+        if self.end_workers is not None:
+            self.end_workers()
 
+    def __enter__(self) -> Self:
+        return self
 
-class _Passes:
-    """Goes through a loader, epoch by epoch, as often as Keras begins to.
-
-    Args:
-        loader: The loader.
-        class_weight: Weights of the classes, by number; None gives none.
-    """
-
-    def __init__(self, loader: Loader, class_weight: dict[int, float] | None) -> None:
-        self._loader = loader
-        self._class_weight = class_weight
-        self._running: _Pass | None = None  # the last one begun, until it has ended
-
-    @property
-    def length(self) -> int | None:
-        """Batches in an epoch; None if it has no end."""
-        try:
-            return len(self._loader)
-        except TypeError:
-            return None
-
-    def next_is_wanted(self) -> None:
-        """Hear that Keras asks for an iterator, which it also does when one is used up."""
-        if self._running is not None and self._running.taken == self.length:
-            self._running.over = True
-
-    def part(self) -> None:
-        """Hear that an epoch of Keras' begins or ends; end the loader's if it is over."""
-        running = self._running
-        if running is not None and running.over:
-            self._running = None
-            next(running.batches, None)  # there is none, and on_epoch_end runs
-
-    def one(self) -> Iterator[Any]:
-        """One epoch, which begins with the first ``next()``."""
-        self.part()
-        if self._running is not None:  # Keras may hold on to it, and not go on with it
-            self._running.batches.close()
-        mine = self._running = _Pass(iter(self._loader))
-        try:
-            while (batch := next(mine.batches, _END)) is not _END:
-                mine.taken += 1
-                standard = [self._standard(batch)]
-                # No name may hold a batch here: it would keep its memory.
-                del batch
-                yield standard.pop()
-            mine.over = True
-        except GeneratorExit:
-            if self._running is mine and not mine.over and mine.taken <= _LOOKED_AT:
-                self._running = None
-                mine.batches.close()
-                with suppress(LoaderError):  # closed by now, or in other use
-                    self._loader.restart()
-            raise
-
-    def look_at(self, count: int) -> list[Any]:
-        """The first batches of the next epoch, which stays whole."""
-        looking = self.one()
-        found = list(islice(looking, count))
-        looking.close()  # type: ignore[attr-defined]
-        return found
-
-    def _standard(self, batch: Any) -> Any:
-        if isinstance(batch, list):
-            batch = tuple(batch)
-        if not isinstance(batch, (tuple, dict)):
-            if not hasattr(batch, "shape"):
-                raise _refusal(batch)
-            batch = (batch,)
-        if isinstance(batch, tuple) and not 1 <= len(batch) <= 3:
-            raise _refusal(batch)
-        if self._class_weight is None:
-            return batch
-        if not isinstance(batch, tuple) or len(batch) != 2:
-            raise ValueError(
-                "class_weight needs batches (x, y), got "
-                f"{_described(batch)}; weights of samples of one's own go into the batch"
-            )
-        return (*batch, _weights_of(batch[1], self._class_weight))
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
-def _adapter(base: Any, passes: _Passes) -> Any:
-    class LoaderAdapter(base):  # type: ignore[misc]
+def _adapter(passes: Passes) -> Any:
+    """What Keras takes as it is; None if this Keras takes no such thing."""
+    try:
+        from keras.src.trainers.data_adapters import get_data_adapter
+        from keras.src.trainers.data_adapters.data_adapter import DataAdapter
+    except ImportError:
+        return None
+    made = _adapter_class(DataAdapter)(passes)
+    return made if get_data_adapter(made) is made else None
+
+
+@cache
+def _adapter_class(base: Any) -> Any:
+    class LoaderAdapter(_Closing, base):  # type: ignore[misc]
         """Gives Keras the passes."""
 
         batch_size = has_partial_batch = partial_batch_size = None
 
+        def __init__(self, passes: Passes) -> None:
+            self.passes = passes
+
         @property
         def num_batches(self) -> int | None:
-            return passes.length
+            length = self.passes.length()
+            check_call(
+                self, shuffles=self.loader.options.shuffle, endless=length is None
+            )
+            return length
 
         def on_epoch_begin(self) -> None:
-            passes.part()
+            self.passes.begin()
 
-        on_epoch_end = on_epoch_begin
+        def on_epoch_end(self) -> None:
+            self.passes.end()
 
         def get_numpy_iterator(self) -> Iterator[Any]:
-            passes.next_is_wanted()
-            return passes.one()
+            self.passes.used_up()
+            return map(_arrays, self.passes.one())
 
         get_jax_iterator = get_numpy_iterator
 
         def get_torch_dataloader(self) -> Iterator[Any]:
             # As a train_step of one's own finds them on this backend.
-            return map(_tensors, self.get_numpy_iterator())
+            self.passes.used_up()
+            return map(_tensors, self.passes.one())
 
         def get_tf_dataset(self) -> Any:
-            return _tensorflow_dataset(passes)
+            return _tensorflow_dataset(self.passes)
 
-    return LoaderAdapter()
+    return LoaderAdapter
+
+
+@cache
+def _dataset_class(keras: Any) -> Any:
+    class LoaderDataset(_Closing, keras.utils.PyDataset):  # type: ignore[misc]
+        """Gives Keras the passes, whichever index it asks for."""
+
+        def __init__(self, passes: Passes) -> None:
+            super().__init__()
+            self.passes = passes
+
+        @property
+        def num_batches(self) -> int | None:
+            self.passes.used_up()
+            return self.passes.length()
+
+        def on_epoch_begin(self) -> None:
+            self.passes.begin()
+
+        def on_epoch_end(self) -> None:
+            self.passes.end()
+
+        def __getitem__(self, index: int) -> Any:
+            return self.passes.take()
+
+    return LoaderDataset
+
+
+def _arrays(batch: Any) -> Any:
+    """The batch with arrays where it has tensors of another library."""
+    from keras import ops, tree
+
+    def array(part: Any) -> Any:
+        known = part is None or isinstance(part, np.ndarray) or ops.is_tensor(part)
+        return part if known else np.asarray(part)
+
+    return tree.map_structure(array, batch)
 
 
 def _tensors(batch: Any) -> Any:
@@ -217,9 +208,18 @@ def _tensors(batch: Any) -> Any:
     )
 
 
-def _tensorflow_dataset(passes: _Passes) -> Any:
+def _tensorflow_dataset(passes: Passes) -> Any:
     """A ``tf.data.Dataset`` of the passes; each iterator of it is one."""
     import tensorflow as tf
+
+    def batches() -> Iterator[Any]:
+        try:
+            yield from map(_with_tuples, passes.one())
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - raised by Keras' next hook:
+            # TensorFlow would make an error of its own of it
+            passes.fail(error)
 
     def spec(*parts: Any) -> Any:
         arrays = [np.asarray(part) for part in parts]
@@ -235,86 +235,21 @@ def _tensorflow_dataset(passes: _Passes) -> Any:
         ]
         return tf.TensorSpec([None, *fixed[1:]], arrays[0].dtype)
 
-    looked_at = passes.look_at(_LOOKED_AT)
-    if not looked_at:
-        raise ValueError(
-            "the loader must have a batch for TensorFlow to look at, got none"
-        )
+    looked_at = map(_with_tuples, passes.look_at(2))
     signature = tf.nest.map_structure(spec, *looked_at)
-    return tf.data.Dataset.from_generator(passes.one, output_signature=signature)
+    # The loader is ahead already. TensorFlow's own threads, ahead of the training too,
+    # would take batches that belong to the next epoch.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.threading.private_threadpool_size = 1
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    return dataset.with_options(options)
 
 
-def _public_dataset(keras: Any, passes: _Passes) -> Any:
-    class LoaderDataset(keras.utils.PyDataset):  # type: ignore[misc]
-        """Gives Keras the passes, whichever index it asks for."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self._pass: Any = None
-
-        @property
-        def num_batches(self) -> int | None:
-            return passes.length
-
-        def on_epoch_begin(self) -> None:
-            if self._pass is not None:
-                passes.next_is_wanted()
-                self._pass.close()
-                self._pass = None
-            passes.part()
-
-        on_epoch_end = on_epoch_begin
-
-        def __getitem__(self, index: int) -> Any:
-            if self._pass is None:
-                self._pass = passes.one()
-            return next(self._pass)
-
-    return LoaderDataset()
-
-
-def _checked_weights(given: Any) -> dict[int, float] | None:
-    if given is None:
-        return None
-    if not isinstance(given, Mapping):
-        raise TypeError(
-            f"class_weight must be a mapping from classes to weights, got {given!r}"
-        )
-    for name, weight in given.items():
-        numbers = (int, np.integer), (int, float, np.integer, np.floating)
-        if not isinstance(name, numbers[0]) or not isinstance(weight, numbers[1]):
-            raise TypeError(
-                "class_weight must give numbers of classes, which are integers, a number "
-                f"each, got {name!r}: {weight!r}"
-            )
-    return {int(name): float(weight) for name, weight in given.items()}
-
-
-def _weights_of(y: Any, class_weight: dict[int, float]) -> NDArray[np.float32]:
-    array = np.asarray(y)
-    if array.ndim == 2 and array.shape[1] > 1:
-        classes = array.argmax(axis=1)
-    elif array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1):
-        classes = np.rint(array.reshape(-1)).astype(np.int64)
-    else:
-        raise ValueError(
-            "class_weight needs y of shape (batch,), (batch, 1) or (batch, classes), got "
-            f"{_described(y)}"
-        )
-    weights = [class_weight.get(int(number), 1.0) for number in classes]
-    return np.array(weights, np.float32)
-
-
-def _refusal(batch: Any) -> TypeError:
-    return TypeError(
-        "a batch for Keras must be an array, a dict, or a tuple (x,), (x, y) or (x, y, "
-        f"sample_weight), got {_described(batch)}"
-    )
-
-
-def _described(batch: Any) -> str:
-    kind = type(batch).__qualname__
-    if isinstance(batch, tuple):
-        return f"a {kind} of {len(batch)}"
-    shape = getattr(batch, "shape", None)
-    return f"a {kind}" if shape is None else f"a {kind} of shape {tuple(shape)}"
+def _with_tuples(batch: Any) -> Any:
+    """``tf.data`` would make one tensor of each list."""
+    if isinstance(batch, dict):
+        return {name: _with_tuples(part) for name, part in batch.items()}
+    if isinstance(batch, list) or type(batch) is tuple:
+        return tuple(map(_with_tuples, batch))
+    return batch
