@@ -28,9 +28,6 @@ from math import ceil
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
-import cloudpickle
-import psutil
-
 from .arena import BOARD, BOARD_START, Arena, Slots
 from .errors import LoaderForkedError
 from .records import RECORD_BYTES, Result, Task
@@ -102,6 +99,8 @@ class Crew:
         self._context = multiprocessing.get_context(options.start_method)
         self._init: Any = options.worker_init_fn
         if self._init is not None and not self.forked:
+            import cloudpickle
+
             self._init = cloudpickle.dumps(self._init)
         self._portable = portable or not hasattr(os, "pidfd_open")
         self._members: dict[int, _Member] = {}
@@ -398,6 +397,8 @@ def _exit_descriptor(process: BaseProcess) -> int:
 
 
 def _is_stopped(pid: int) -> bool:
+    import psutil
+
     with suppress(psutil.Error):
         return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
     return False
