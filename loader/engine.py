@@ -44,7 +44,8 @@ class Loader:
         use_multiprocessing: True for processes, False for threads. None takes the
             dataset's attribute, or False.
         start_method: ``"fork"``, ``"forkserver"`` or ``"spawn"``; None takes fork where
-            there is one, but forkserver in a process in which JAX or CUDA is in use.
+            there is one, but forkserver if JAX, TensorFlow or CUDA is in use in this
+            process when workers start.
         max_queue_size: Most batches in flight or ready, in all, 1 or more. None takes the
             dataset's attribute, or 10.
         max_bytes: Most bytes in flight or ready, as a number or as text like ``"2GB"``.
@@ -132,6 +133,7 @@ class Loader:
         self._next = self._beginning_of(0)
         self._begun = False  # whether on_epoch_begin has run for that one
         self._seed_is_given = seed is not None
+        self._start_method_is_given = start_method is not None
         self._counts = Counts()
         self._tickets = count()
         self._closed = False
@@ -358,6 +360,9 @@ class Loader:
         )
 
     def _make_pool(self) -> Pool:
+        if not self._start_method_is_given:
+            # What a fork would break may be in use by now.
+            self.options = replace(self.options, start_method=None)
         options = self.options
         recipe = Recipe(
             seed=options.seed,
