@@ -45,8 +45,8 @@ class Loader:
         use_multiprocessing: True for processes, False for threads. None takes the
             dataset's attribute, or False.
         start_method: ``"fork"``, ``"forkserver"`` or ``"spawn"``; None takes fork where
-            there is one, but forkserver in a process in which JAX or CUDA is in use when
-            the first epoch begins.
+            there is one, but forkserver if JAX, TensorFlow or CUDA is in use in this
+            process when workers start.
         max_queue_size: Most batches in flight or ready, in all, 1 or more. None takes the
             dataset's attribute, or 10.
         max_bytes: Most bytes in flight or ready, as a number or as text like ``"2GB"``.

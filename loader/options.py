@@ -158,6 +158,9 @@ def _unforkable_runtime() -> str:
     bridge: Any = sys.modules.get("jax._src.xla_bridge")
     if getattr(bridge, "backends_are_initialized", bool)():
         return "JAX is in use here, whose threads do not survive a fork"
+    context: Any = sys.modules.get("tensorflow.python.eager.context")
+    if getattr(getattr(context, "_context", None), "_initialized", False):
+        return "TensorFlow is in use here, whose threads do not survive a fork"
     torch: Any = sys.modules.get("torch")
     if getattr(getattr(torch, "cuda", None), "is_initialized", bool)():
         return "CUDA is in use here, which does not survive a fork"

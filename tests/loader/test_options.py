@@ -357,7 +357,7 @@ def test_a_class_is_refused_with_the_way_to_an_object() -> None:
         Loader(type("Range", (), {"__getitem__": None, "__len__": None}))
 
 
-@pytest.mark.parametrize("runtime", ["jax", "CUDA"])
+@pytest.mark.parametrize("runtime", ["jax", "TensorFlow", "CUDA"])
 def test_where_a_fork_would_break_a_runtime_another_way_is_the_default(
     runtime: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -372,13 +372,37 @@ def test_where_a_fork_would_break_a_runtime_another_way_is_the_default(
     assert chosen() == "fork"
     in_use = SimpleNamespace(
         backends_are_initialized=lambda: True,
+        _context=SimpleNamespace(_initialized=True),
         cuda=SimpleNamespace(is_initialized=lambda: True),
     )
-    name = "jax._src.xla_bridge" if runtime == "jax" else "torch"
-    monkeypatch.setitem(sys.modules, name, in_use)
+    module = {
+        "jax": "jax._src.xla_bridge",
+        "TensorFlow": "tensorflow.python.eager.context",
+        "CUDA": "torch",
+    }
+    monkeypatch.setitem(sys.modules, module[runtime], in_use)
     assert [chosen(), chosen()] == ["forkserver"] * 2
     assert len(caplog.messages) == 1
     assert runtime.lower() in caplog.text.lower()
     assert early.settled().start_method == "forkserver"
     assert chosen(start_method="fork") == "fork"
     assert LoaderOptions(workers=2).settled() == LoaderOptions(workers=2)
+
+
+def test_what_a_fork_would_break_is_looked_for_when_workers_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def method_of(loader: Loader) -> Any:
+        return loader.options.start_method
+
+    chosen: dict[str, Any] = {"workers": 1, "use_multiprocessing": True}
+    with (
+        Loader([1, 2], **chosen) as loader,
+        Loader([1, 2], **chosen, start_method="fork") as forking,
+    ):
+        assert method_of(loader) is None
+        in_use = SimpleNamespace(_context=SimpleNamespace(_initialized=True))
+        monkeypatch.setitem(sys.modules, "tensorflow.python.eager.context", in_use)
+        assert list(loader) == list(forking) == [1, 2]
+        assert method_of(loader) == "forkserver"
+        assert method_of(forking) == "fork"
