@@ -142,13 +142,12 @@ class Dispatch:
         Returns:
             Whether there was anything before the deadline, and the orders that it ended.
         """
-        results = self.crew.receive()
-        if results:
-            return True, self._open(results)
         news = self.crew.wait(deadline)
+        if news.answers:
+            return True, self._open(self.crew.receive())
         if news.ended:
             return True, self._bury(news.ended)
-        return news.answers, []
+        return False, []
 
     def give_up(self, ticket: int) -> str | None:
         """End the worker that builds a batch.
