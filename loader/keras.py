@@ -119,7 +119,10 @@ def _adapter(passes: Passes) -> Any:
     except ImportError:
         return None
     made = _adapter_class(DataAdapter)(passes)
-    return made if get_data_adapter(made) is made else None
+    try:
+        return made if get_data_adapter(made) is made else None
+    except ValueError:  # from a Keras that knows its own adapters alone
+        return None
 
 
 @cache

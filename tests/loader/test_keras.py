@@ -276,3 +276,18 @@ def test_without_the_private_class_the_public_one_serves(
             data.on_epoch_end()
         assert trained == [list(range(5))] * 3
         assert (dataset.begun, dataset.ended) == (3, 3)
+
+
+def test_a_keras_that_takes_no_adapter_gets_the_public_one_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import keras
+    from keras.src.trainers import data_adapters
+
+    def refuse(x: Any) -> None:
+        raise ValueError("unknown data")
+
+    for answer in (refuse, lambda x: object()):
+        monkeypatch.setattr(data_adapters, "get_data_adapter", answer)
+        with as_keras(Arrays(5), workers=0) as data:
+            assert isinstance(data, keras.utils.PyDataset)
