@@ -6,6 +6,7 @@ import faulthandler
 import gc
 import os
 import re
+import signal
 import tempfile
 import threading
 import time
@@ -30,6 +31,10 @@ _STDERR = pytest.StashKey[int]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep a way to the terminal for the last words of a test that hangs."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So a shell without job control starts what it puts into the background, and
+        # programs that tests start would take no notice of their Ctrl-C either.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     capture = config.pluginmanager.getplugin("capturemanager")
     if capture is None:
         config.stash[_STDERR] = os.dup(2)
