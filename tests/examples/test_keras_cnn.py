@@ -28,7 +28,7 @@ def program(backend: str) -> Program:
 
 
 def test_weights_are_the_same_with_every_kind_of_worker(program: Program) -> None:
-    program.expect_the_same_weights("--epochs", 2)
+    program.expect_the_same_weights("--epochs", 1)
 
 
 def test_five_epochs_reach_95_percent_on_the_backend_that_was_chosen(
