@@ -49,7 +49,7 @@ def usable(device: torch.device | str | None) -> torch.device | None:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (known.index or 0) >= count:
             raise ValueError(
-                f"device must be one of the {count} CUDA devices that torch finds here, "
+                f"device must be a CUDA device that torch finds here, which are {count}, "
                 f"got {device!r}; leave device out to train on the processor"
             )
     return known
