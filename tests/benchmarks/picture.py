@@ -36,6 +36,8 @@ def draw(report: Report, rows: list[str], path: Path) -> None:
 
 
 def _bars(place: Any, report: Report, row: str) -> None:
+    from matplotlib.ticker import NullFormatter
+
     results = [result for result in report.of(row) if result.best == result.best]
     results.sort(key=lambda result: result.best, reverse=True)
     names = [result.who for result in results]
@@ -43,6 +45,7 @@ def _bars(place: Any, report: Report, row: str) -> None:
     bars = place.barh(names, values, color=[_COLOURS[_kind(name)] for name in names])
     place.bar_label(bars, [f" {value:,.0f}" for value in values], fontsize=7)
     place.set_xscale("log")
+    place.xaxis.set_minor_formatter(NullFormatter())
     place.set_xlim(min(values) / 2, max(values) * 4)
     place.set_title(row, loc="left", fontsize=10, fontweight="bold")
     place.tick_params(labelsize=7)

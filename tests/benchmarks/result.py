@@ -84,7 +84,7 @@ class Report:
         machine = {
             "cores": len(os.sched_getaffinity(0)),
             "python": platform.python_version(),
-            "system": f"{platform.system()} {platform.release()}",
+            "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
             **versions,
         }
         return cls([], machine)
