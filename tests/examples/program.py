@@ -71,14 +71,18 @@ class Program:
         assert done.stderr.count("\n") == 1, done.stderr
         return done.stderr.removesuffix("\n")
 
-    def expect_the_same_weights(self, *options: object) -> None:
-        """Train with every kind of worker; the loader's line tells which it was."""
-        found = {}
+    def expect_the_same_weights(self, *options: object) -> dict[str, list[str]]:
+        """Train with every kind of worker; the loader's line tells which it was.
+
+        Returns:
+            What each run printed.
+        """
+        printed = {}
         for way, kind in WAYS.items():
-            lines = self.print_lines(*options, *kind)
-            assert LOADER_LINES[way] in loader(lines)
-            found[way] = weights(lines)
-        assert len(set(found.values())) == 1, found
+            printed[way] = self.print_lines(*options, *kind)
+            assert LOADER_LINES[way] in loader(printed[way])
+        assert len({weights(lines) for lines in printed.values()}) == 1, printed
+        return printed
 
     def interrupt_after(self, beginning: str, *options: object) -> tuple[int, str]:
         """Press Ctrl-C once such a line came out; return the exit status and stderr."""

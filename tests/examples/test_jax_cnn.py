@@ -7,14 +7,14 @@ from tests.examples.program import Program, accuracy
 PROGRAM = Program("jax_cnn.py")
 
 
-def test_weights_are_the_same_with_every_kind_of_worker() -> None:
-    PROGRAM.expect_the_same_weights("--epochs", 2)
-
-
-def test_as_it_comes_it_reaches_95_percent_and_copies_no_images() -> None:
-    lines = PROGRAM.print_lines()
-    assert accuracy(lines) >= 95
-    assert lines[-2] == "images not copied for JAX: 540 of 540 batches"
+def test_eight_epochs_reach_95_percent_and_the_same_weights_with_every_kind_of_worker() -> (
+    None
+):
+    printed = PROGRAM.expect_the_same_weights("--epochs", 8)
+    assert accuracy(printed["2 processes"]) >= 95
+    # Only what worker processes build is sure to lie as JAX wants it.
+    told = "images not copied for JAX: 360 of 360 batches"
+    assert printed["2 processes"][-2] == told
 
 
 def test_ctrl_c_ends_it_with_one_line_and_status_130() -> None:

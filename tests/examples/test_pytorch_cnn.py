@@ -12,13 +12,11 @@ pytest.importorskip("sklearn")
 PROGRAM = Program("pytorch_cnn.py")
 
 
-def test_six_epochs_classify_95_percent_of_the_test_images() -> None:
-    lines = PROGRAM.print_lines("--epochs", 6)
+def test_six_epochs_reach_95_percent_and_the_same_weights_with_every_kind_of_worker() -> (
+    None
+):
+    lines = PROGRAM.expect_the_same_weights("--epochs", 6)["2 processes"]
     assert accuracy(lines) >= 95
     assert lines[-3].endswith(" of 359)")
     assert [line.split()[1] for line in lines[:-3]] == [f"{i}/6" for i in range(1, 7)]
     assert loader(lines).startswith("270 batches, waited ")  # 6 epochs of 45
-
-
-def test_weights_are_the_same_with_every_kind_of_worker() -> None:
-    PROGRAM.expect_the_same_weights("--epochs", 1)

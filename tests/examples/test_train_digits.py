@@ -2,48 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+from tests.examples.program import WAYS, Program, accuracy, weights
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 pytest.importorskip("skimage")
 pytest.importorskip("sklearn")
 Image = pytest.importorskip("PIL.Image")
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "train_digits.py"
-
-WAYS = {
-    "in the calling thread": ["--workers", "0"],
-    "2 threads": ["--workers", "2", "--threads"],
-    "2 processes": ["--workers", "2", "--processes"],
-}
-
-
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, str(SCRIPT), *map(str, arguments)]
-
-
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=100, check=False
-    )
-
-
-def weights(output: str) -> str:
-    """The fingerprint that a run printed."""
-    found = re.search(r"^weights ([0-9a-f]{12})$", output, re.MULTILINE)
-    assert found is not None, output
-    return found[1]
+PROGRAM = Program("train_digits.py")
 
 
 def write_photo(path: Path, shape: tuple[int, ...], seed: int = 0) -> None:
@@ -67,32 +42,21 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_weights_are_the_same_with_every_kind_of_worker(digits: Path) -> None:
-    printed = {}
-    for way, options in WAYS.items():
-        done = run("--data", digits, "--epochs", 2, *options)
-        assert done.stderr == ""
-        assert done.returncode == 0
-        printed[way] = done.stdout
-    assert len({weights(output) for output in printed.values()}) == 1, printed
-    assert "built in the calling thread" in printed["in the calling thread"]
-    assert "2 thread workers" in printed["2 threads"]
-    assert "2 process workers" in printed["2 processes"]
+    PROGRAM.expect_the_same_weights("--data", digits, "--epochs", 1)
 
 
 def test_ten_epochs_reach_95_percent_and_tell_what_the_loader_did(digits: Path) -> None:
-    done = run("--data", digits, "--epochs", 10)
-    assert done.stderr == ""
-    lines = done.stdout.splitlines()
-    accuracy = re.fullmatch(r"test accuracy (\d+\.\d) %  \((\d+) of 359\)", lines[-3])
-    assert accuracy is not None, lines[-3]
-    assert float(accuracy[1]) >= 95
-    assert int(accuracy[2]) / 359 == pytest.approx(float(accuracy[1]) / 100, abs=1e-3)
+    lines = PROGRAM.print_lines("--data", digits, "--epochs", 10)
+    told = re.fullmatch(r"test accuracy (\d+\.\d) %  \((\d+) of 359\)", lines[-3])
+    assert told is not None, lines[-3]
+    assert accuracy(lines) >= 95
+    assert int(told[2]) / 359 == pytest.approx(accuracy(lines) / 100, abs=1e-3)
     assert lines[-1].startswith("loader: 400 batches, waited ")
 
 
 def test_other_seed_gives_other_weights(photos: Path) -> None:
     first, second, again = (
-        weights(run("--images", photos, "--epochs", 1, "--seed", seed).stdout)
+        weights(PROGRAM.print_lines("--images", photos, "--epochs", 1, "--seed", seed))
         for seed in (1, 2, 1)
     )
     assert first != second
@@ -119,9 +83,8 @@ def test_images_of_all_kinds_are_trained_on(tmp_path: Path) -> None:
         )
     (tmp_path / "small" / "notes.txt").write_text("not an image")
     (tmp_path / ".hidden").mkdir()
-    done = run("--images", tmp_path, "--epochs", 1, "--batch-size", 4)
-    assert done.stderr == ""
-    assert done.stdout.startswith("2 classes; 15 images to train on, ")
+    lines = PROGRAM.print_lines("--images", tmp_path, "--epochs", 1, "--batch-size", 4)
+    assert lines[0].startswith("2 classes; 15 images to train on, ")
 
 
 # ---- bad input -----------------------------------------------------------------------
@@ -179,9 +142,8 @@ def empty(folder: Path) -> Path:
 def test_bad_images_get_one_line_and_status_2(
     photos: Path, spoil: Callable[[Path], Path], said: str
 ) -> None:
-    done = run("--images", spoil(photos), "--epochs", 1)
-    assert re.fullmatch(f"train_digits: {said}.*\n", done.stderr), done.stderr
-    assert done.returncode == 2
+    line = PROGRAM.refuse("--images", spoil(photos), "--epochs", 1)
+    assert re.fullmatch(f"train_digits: {said}.*", line), line
 
 
 @pytest.mark.parametrize("options", WAYS.values(), ids=WAYS)
@@ -192,12 +154,11 @@ def test_bad_image_that_a_worker_finds_while_training_is_named(
     # which comes first, must not be what finds it.
     for number in range(10, 40):
         write_photo(photos / "cat" / f"{number}.png", (9, 7, 3), number)
-    good = run("--images", photos, "--epochs", 1, *options)
-    assert good.returncode == 0
+    PROGRAM.print_lines("--images", photos, "--epochs", 1, *options)
     for path in sorted((photos / "cat").iterdir()):
         whole = path.read_bytes()
         path.write_bytes(b"")
-        done = run("--images", photos, "--epochs", 1, *options)
+        done = PROGRAM.run("--images", photos, "--epochs", 1, *options)
         path.write_bytes(whole)
         assert done.stderr.startswith(f"train_digits: cannot read the image {path} (")
         assert done.stderr.count("\n") == 1
@@ -226,68 +187,40 @@ def test_bad_image_that_a_worker_finds_while_training_is_named(
     ],
 )
 def test_bad_options_get_one_line_and_status_2(arguments: list[str], said: str) -> None:
-    done = run(*arguments)
-    assert done.stderr.startswith(f"train_digits: {said}")
-    assert done.stderr.count("\n") == 1
-    assert done.returncode == 2
+    assert PROGRAM.refuse(*arguments).startswith(f"train_digits: {said}")
 
 
 def test_incomplete_digits_are_not_trained_on(tmp_path: Path) -> None:
     write_photo(tmp_path / "0" / "0000.png", (8, 8))
-    done = run("--data", tmp_path, "--epochs", 1)
+    line = PROGRAM.refuse("--data", tmp_path, "--epochs", 1)
     assert re.fullmatch(
-        r"train_digits: .* holds 1 of the 1797 digits; name another .*\n", done.stderr
+        r"train_digits: .* holds 1 of the 1797 digits; name another .*", line
     )
-    assert done.returncode == 2
 
 
 def test_place_that_cannot_hold_the_digits_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    done = run("--data", tmp_path / "file" / "digits", "--epochs", 1)
-    assert re.fullmatch(r"train_digits: cannot keep the digits in .*\n", done.stderr)
-    assert done.returncode == 2
+    line = PROGRAM.refuse("--data", tmp_path / "file" / "digits", "--epochs", 1)
+    assert re.fullmatch(r"train_digits: cannot keep the digits in .*", line)
 
 
 # ---- the keyboard --------------------------------------------------------------------
-
-
-# What imageio says of an image that it was about to open when the interrupt came.
-HALF_OPENED = re.compile(
-    r"Exception ignored in: <function PluginV3\.__del__.*?\nAttributeError: [^\n]*\n",
-    re.DOTALL,
-)
-
-
-def interrupt_after(line_start: str, *arguments: object) -> tuple[int, str]:
-    """Press Ctrl-C once a line came out; return the exit status and stderr."""
-    process = subprocess.Popen(
-        command(*arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    with process:
-        try:
-            assert process.stdout is not None
-            assert any(line.startswith(line_start) for line in process.stdout)
-            os.killpg(process.pid, signal.SIGINT)  # to the workers too, as a terminal
-            _, said = process.communicate(timeout=60)
-        finally:
-            process.kill()
-    return process.returncode, HALF_OPENED.sub("", said)
 
 
 @pytest.mark.parametrize("options", WAYS.values(), ids=WAYS)
 def test_ctrl_c_ends_it_with_one_line_and_status_130(
     photos: Path, options: list[str]
 ) -> None:
-    ended = interrupt_after("Epoch 2/", "--images", photos, "--epochs", 99999, *options)
+    ended = PROGRAM.interrupt_after(
+        "Epoch 2/", "--images", photos, "--epochs", 99999, *options
+    )
     assert ended == (130, "interrupted\n")
 
 
 def test_interrupted_first_run_leaves_all_digits_or_none(tmp_path: Path) -> None:
-    ended = interrupt_after("writing 1797 images", "--data", tmp_path / "digits")
+    ended = PROGRAM.interrupt_after(
+        "writing 1797 images", "--data", tmp_path / "digits"
+    )
     assert ended == (130, "interrupted\n")
     left = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(left) in (0, 1797)
