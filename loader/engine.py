@@ -18,9 +18,10 @@ from .plan import EpochPlan
 from .pool import InlinePool
 from .progress import Progress
 from .stats import Counts
+from .turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
     from types import TracebackType
 
     from .mapped import PageLock
@@ -155,17 +156,18 @@ class Loader:
             raise TypeError("a dataset without end (num_batches=None) has no length")
         return length
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Turns:
         """Begin an epoch; its first batch is asked for by the first ``next()``.
 
         ``on_epoch_begin`` runs before anything is built, ``on_epoch_end`` when the epoch
-        was consumed to its end. A ``break`` is fine: what was under way is dropped.
+        was consumed to its end. A ``break`` is fine: what was under way is dropped. Threads
+        may share one iterator, and get each batch once.
 
         Raises:
             LoaderClosedError: The loader was closed.
         """
         self._check_open()
-        return self._run()
+        return Turns(self._run())
 
     @property
     def epoch(self) -> int:
@@ -304,10 +306,11 @@ class Loader:
     ) -> None:
         self.close()
 
-    def __del__(self) -> None:
+    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
+        # Modules may be gone by now, and their names with them: hence the argument.
         pool = getattr(self, "_pool", None)
         if pool is not None and not self._closed and self.options.workers:
-            warnings.warn(
+            warn(
                 f"unclosed {self!r}; use it in a with statement, or call close()",
                 ResourceWarning,
                 stacklevel=2,
@@ -324,7 +327,7 @@ class Loader:
         if self._closed:
             raise LoaderClosedError("this loader was closed; make a new Loader")
 
-    def _run(self) -> Iterator[Any]:
+    def _run(self) -> Generator[Any, None, None]:
         self._check_open()
         dataset, options = self.dataset, self.options
         if self._pool is None:

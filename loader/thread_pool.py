@@ -147,6 +147,10 @@ class ThreadPool(Pool):
 
     def abandon(self, tickets: Collection[int]) -> None:
         """Take back the orders that no thread has taken."""
+        if (
+            not self._release.alive
+        ):  # closed; or the interpreter ends, and its modules go
+            return
         self._shared.unwanted.update(tickets)
         kept = []
         with suppress(Empty):

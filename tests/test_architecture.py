@@ -47,6 +47,7 @@ ORDER = [
     "dispatch",
     "process_pool",
     "epoch",
+    "turns",
     "engine",
     "__init__",
     "keras_batches",
