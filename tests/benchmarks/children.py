@@ -26,7 +26,7 @@ DELIVERED, FAULTS, KEPT, NAMES, SHARED = (
 _SIZES: dict[str, tuple[int, ...]] = {
     "small": (32, 8), "mid": (64, 3, 64, 64), "kept": (2000,),
 }  # fmt: skip
-_WARM = 300  # batches
+_WARM = 1500  # batches, three epochs
 
 
 class _Rows(Workload):

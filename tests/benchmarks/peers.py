@@ -6,6 +6,7 @@ epoch to epoch where it can.
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -180,11 +181,16 @@ keras_processes = partial(_keras, processes=True)
 
 
 @contextmanager
-def grain(dataset: Workload, terms: Terms) -> Iterator[Epoch]:
+def _grain(dataset: Workload, terms: Terms, *, readers: bool) -> Iterator[Epoch]:
     """``mp_prefetch``, repeated, because each iterator starts processes of its own.
 
     What it has built ahead when an epoch begins, it has built while others were timed. So
     each epoch is preceded by one that is not timed.
+
+    Args:
+        dataset: What is built.
+        terms: Workers and batches ahead.
+        readers: Whether each process has reader threads, as by default.
     """
     import grain
     from absl import flags
@@ -194,9 +200,9 @@ def grain(dataset: Workload, terms: Terms) -> Iterator[Epoch]:
         num_workers=terms.workers,
         per_worker_buffer_size=max(1, terms.ahead // terms.workers),
     )
-    one_by_one = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+    reading = () if readers else (grain.ReadOptions(0, 0),)
     source: Any = grain.MapDataset.source(dataset)
-    batches = iter(source.repeat().to_iter_dataset(one_by_one).mp_prefetch(options))
+    batches = iter(source.repeat().to_iter_dataset(*reading).mp_prefetch(options))
 
     def epoch() -> Iterator[Any]:
         for batch in islice(batches, len(dataset)):
@@ -207,6 +213,10 @@ def grain(dataset: Workload, terms: Terms) -> Iterator[Epoch]:
         yield epoch
     finally:
         batches.close()
+
+
+grain = partial(_grain, readers=True)
+grain_without_readers = partial(_grain, readers=False)
 
 
 class _Share:
@@ -224,17 +234,52 @@ class _Share:
 
 
 @contextmanager
-def spdl(dataset: Workload, terms: Terms) -> Iterator[Epoch]:
-    """Processes with SPDL's shared memory, taken from in turn."""
-    from spdl.pipeline import SharedMemorySegmentPool, iterate_in_subprocess
+def spdl_pool(dataset: Workload, terms: Terms) -> Iterator[Epoch]:
+    """A pipeline over a process pool, in a process of its own, with its shared memory."""
+    from spdl.pipeline import PipelineBuilder, run_pipeline_in_subprocess
+
+    pipeline = (
+        PipelineBuilder()
+        .add_source(range(len(dataset)))
+        .pipe(
+            _build_shared,
+            executor=ProcessPoolExecutor(
+                terms.workers, initializer=_share, initargs=(dataset,)
+            ),
+            concurrency=terms.workers,
+            output_order="input",
+        )
+        .add_sink(terms.ahead)
+    )
+    yield run_pipeline_in_subprocess(
+        pipeline.get_config(),
+        num_threads=terms.workers,
+        arena=_spdl_memory(dataset, terms.ahead),
+    ).__iter__
+
+
+_shared: list[Workload] = []  # in a process of a pool, the dataset
+
+
+def _share(dataset: Workload) -> None:
+    _shared[:] = [dataset]
+
+
+def _build_shared(index: int) -> Any:
+    return _shared[0][index]
+
+
+@contextmanager
+def spdl_shares(dataset: Workload, terms: Terms) -> Iterator[Epoch]:
+    """Processes that build a share each into its shared memory, taken from in turn."""
+    from spdl.pipeline import iterate_in_subprocess
 
     ahead = max(1, terms.ahead // terms.workers)
-    size = 2**20 + 2 * sum(np.asarray(part).nbytes for part in _leaves(dataset[0]))
     shares: list[Any] = [
         iterate_in_subprocess(
             _Share(dataset, worker, terms.workers),
             buffer_size=ahead,
-            arena=SharedMemorySegmentPool(size, ahead + 3),
+            arena=_spdl_memory(dataset, ahead),
         )
         for worker in range(terms.workers)
     ]
@@ -248,6 +293,13 @@ def spdl(dataset: Workload, terms: Terms) -> Iterator[Epoch]:
 
     yield epoch
     shares.clear()
+
+
+def _spdl_memory(dataset: Workload, ahead: int) -> Any:
+    from spdl.pipeline import SharedMemorySegmentPool
+
+    size = 2**20 + 2 * sum(np.asarray(part).nbytes for part in _leaves(dataset[0]))
+    return SharedMemorySegmentPool(size, ahead + 3)
 
 
 def _leaves(batch: Any) -> Iterator[Any]:
@@ -285,7 +337,9 @@ CONTESTANTS: dict[str, Contestant] = {
     "keras threads": keras_threads,
     "keras processes": keras_processes,
     "grain": grain,
-    "spdl": spdl,
+    "grain, no reader threads": grain_without_readers,
+    "spdl process pool": spdl_pool,
+    "spdl, a share each": spdl_shares,
     "joblib": joblib,
 }
 LIMITS = ("copy", "inline")

@@ -16,7 +16,7 @@ TARGETS = [
     Target("mid", _PROCESSES, 12, "torch tensors"),
     Target("mid", _PROCESSES, 20, "keras processes"),
     Target("mid", _PROCESSES, 15, "grain"),
-    Target("mid", _PROCESSES, 5, "spdl"),
+    Target("mid", _PROCESSES, 5, "spdl process pool"),
     Target("big", _PROCESSES, 4, "torch tensors"),
     Target("big", _PROCESSES, 20, "keras processes"),
     Target("big", _PROCESSES, 9, "grain"),
@@ -29,14 +29,13 @@ TARGETS = [
         Target("decode", _PROCESSES, 1, peer)
         for peer in (
             "torch tensors", "torch arrays", "keras threads", "keras processes", "grain",
-            "spdl", "joblib",
+            "grain, no reader threads", "spdl process pool", "spdl, a share each", "joblib",
         )
     ),
     Target("io, 32 threads", _THREADS, 0.95, "perfect workers"),
     Target("io, 32 threads", f"{_THREADS}, any order", 0.98, "perfect workers"),
     Target("io, 8 processes", _PROCESSES, 0.95, "perfect workers"),
     Target("io, 8 processes", f"{_PROCESSES}, any order", 0.98, "perfect workers"),
-    Target("gil", _PROCESSES, 0.95, "perfect workers"),
     *(
         target
         for who in (_THREADS, _PROCESSES)
