@@ -15,6 +15,7 @@ from tests.benchmarks.result import Report, Result, Target, summary
 from tests.benchmarks.workloads import Arrays
 
 ROOT = Path(__file__).parents[1]
+SPDL = "spdl process pool"
 
 
 def test_one_command_measures_a_row_and_writes_it_down(tmp_path: Path) -> None:
@@ -52,11 +53,11 @@ def test_a_peer_that_is_missing_is_a_row_that_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "spdl.pipeline", None)
-    found = list(rounds.measure("small", 1, ("inline", "spdl"), lambda words: None))
-    assert [result.who for result in found] == ["inline", "spdl"]
+    found = list(rounds.measure("small", 1, ("inline", SPDL), lambda words: None))
+    assert [result.who for result in found] == ["inline", SPDL]
     assert "ModuleNotFoundError" in found[1].note
     report = Report(found, {})
-    assert "| spdl | ModuleNotFoundError" in report.table([], None)
+    assert f"| {SPDL} | ModuleNotFoundError" in report.table([], None)
 
 
 def report(**best: float) -> Report:
