@@ -777,7 +777,7 @@ def test_kept_batches_stay_intact_under_a_flood_and_after_close(
 
 def test_no_delivered_array_is_held_by_the_loader(open_loader: OpenLoader) -> None:
     loader = open_loader(datasets.Blocks(10, size=20_000))
-    # Without its lock, Python frees what another thread has made when that thread runs next.
+    # Without its lock, Python frees what a thread has made when that thread runs next.
     at_once = open_loader.kind != "thread" or HAS_LOCK
     references = []
     for _, array in loader:
