@@ -18,6 +18,9 @@ class Delivery:
         in_order: True delivers in the order of asking, False in that of completion.
         max_bytes: Most bytes outstanding; None for no such bound. What is not built yet
             is taken to be as large as the largest seen. One order is always allowed.
+        builders: How many orders can be built at once. With ``max_bytes`` no more are
+            unbuilt, so that sizes that nobody expects exceed it by one batch of each
+            builder at the most.
 
     >>> from feedline.records import Completion
     >>> delivery = Delivery(limit=2, in_order=True)
@@ -32,11 +35,17 @@ class Delivery:
     """
 
     def __init__(
-        self, limit: int, *, in_order: bool, max_bytes: int | None = None
+        self,
+        limit: int,
+        *,
+        in_order: bool,
+        max_bytes: int | None = None,
+        builders: int = 1,
     ) -> None:
         self._limit = limit
         self._in_order = in_order
         self._max_bytes = max_bytes
+        self._builders = builders
         self._outstanding: dict[int, None] = {}  # tickets, oldest first
         self._ready: dict[int, Completion] = {}  # first completed first
         self._ready_bytes = 0
@@ -68,7 +77,8 @@ class Delivery:
             return least
         building = len(self._outstanding) - len(self._ready)
         left = self._max_bytes - self._ready_bytes - building * self._largest
-        return max(least, min(free, left // max(1, self._largest)))
+        idle = self._builders - building
+        return max(least, min(free, idle, left // max(1, self._largest)))
 
     def issue(self, ticket: int) -> None:
         """Take a ticket into account that is being asked for."""

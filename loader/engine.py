@@ -52,7 +52,8 @@ class Loader:
             dataset's attribute, or 10.
         max_bytes: Most bytes in flight or ready, as a number or as text like ``"2GB"``.
             What is not built yet counts as much as the largest batch so far; one batch
-            is always allowed. None sets no such bound.
+            is always allowed, and where sizes vary, one of each worker may be too many.
+            None sets no such bound.
         shuffle: Whether each epoch visits the batches in a random order of its own.
         seed: 0 to 2**64 - 1. Decides the order and every batch's random state. None
             draws one (:func:`feedline.draw_seed`), which ``loader.seed`` tells.

@@ -67,6 +67,7 @@ class Epoch:
             options.max_queue_size,
             in_order=options.in_order,
             max_bytes=options.max_bytes,
+            builders=max(1, options.workers),
         )
 
     def file(self, completion: Completion) -> None:

@@ -152,6 +152,17 @@ class Reporting(Numbers):
         return np.full(self.size, index, np.uint8)
 
 
+class Uneven(Reporting):
+    """Small batches, and after a few of them some that are a thousand times as large."""
+
+    def bytes_of(self, index: int) -> int:
+        return 1_000_000 if index > 4 and index % 3 else 1000
+
+    def __getitem__(self, index: int) -> Any:
+        self.gate.arrive(index)
+        return np.full(self.bytes_of(index), index % 256, np.uint8)
+
+
 class Reversing(Numbers):
     """Batch 0 is finished only after all others have begun."""
 

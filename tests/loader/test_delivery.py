@@ -115,7 +115,7 @@ def test_errors_keep_their_place_among_the_batches() -> None:
 
 
 def test_until_a_size_is_known_there_is_one_batch_at_a_time() -> None:
-    delivery = Delivery(10, in_order=True, max_bytes=1000)
+    delivery = Delivery(10, in_order=True, max_bytes=1000, builders=9)
     assert delivery.room == 1
     delivery.issue(0)
     assert delivery.room == 0
@@ -124,7 +124,7 @@ def test_until_a_size_is_known_there_is_one_batch_at_a_time() -> None:
 
 
 def test_delivering_a_batch_takes_no_room_away() -> None:
-    delivery = Delivery(10, in_order=True, max_bytes=1000)
+    delivery = Delivery(10, in_order=True, max_bytes=1000, builders=9)
     delivery.issue(0)
     delivery.complete(Completion(0, size=100))
     before = delivery.room
@@ -133,7 +133,7 @@ def test_delivering_a_batch_takes_no_room_away() -> None:
 
 
 def test_the_bound_on_bytes_takes_the_unbuilt_for_as_large_as_the_largest() -> None:
-    delivery = Delivery(10, in_order=True, max_bytes=1000)
+    delivery = Delivery(10, in_order=True, max_bytes=1000, builders=9)
     delivery.issue(0)
     delivery.complete(Completion(0, size=300))
     assert delivery.room == 2  # 300 ready, 700 left
@@ -144,8 +144,20 @@ def test_the_bound_on_bytes_takes_the_unbuilt_for_as_large_as_the_largest() -> N
     assert delivery.room == 1  # 310 ready, 300 expected
 
 
+def test_with_a_bound_on_bytes_no_more_are_unbuilt_than_can_be_built_at_once() -> None:
+    delivery = Delivery(10, in_order=True, max_bytes=10**9, builders=2)
+    delivery.issue(0)
+    delivery.complete(Completion(0, size=1))
+    assert delivery.room == 2
+    delivery.issue(1)
+    delivery.issue(2)
+    assert delivery.room == 0
+    delivery.complete(Completion(2, size=1))
+    assert delivery.room == 1
+
+
 def test_a_batch_larger_than_the_bound_goes_alone() -> None:
-    delivery = Delivery(10, in_order=True, max_bytes=1000)
+    delivery = Delivery(10, in_order=True, max_bytes=1000, builders=9)
     delivery.issue(0)
     delivery.complete(Completion(0, size=5000))
     assert delivery.room == 0
@@ -156,7 +168,7 @@ def test_a_batch_larger_than_the_bound_goes_alone() -> None:
 
 
 def test_the_bound_on_the_number_holds_beside_the_one_on_bytes() -> None:
-    delivery = Delivery(3, in_order=True, max_bytes=10**9)
+    delivery = Delivery(3, in_order=True, max_bytes=10**9, builders=9)
     delivery.issue(0)
     delivery.complete(Completion(0, size=1))
     assert delivery.room == 2
@@ -164,7 +176,7 @@ def test_the_bound_on_the_number_holds_beside_the_one_on_bytes() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 2000])
 def test_an_error_says_nothing_about_the_size_of_batches(size: int) -> None:
-    delivery = Delivery(10, in_order=True, max_bytes=1000)
+    delivery = Delivery(10, in_order=True, max_bytes=1000, builders=9)
     delivery.issue(0)
     delivery.complete(Completion(0, error=ValueError(), size=size))
     delivery.pop()
@@ -180,14 +192,18 @@ STEPS = st.lists(st.tuples(st.integers(0, 50), st.integers(1, 400)), max_size=80
     limit=st.integers(1, 6),
     in_order=st.booleans(),
     max_bytes=st.none() | st.integers(1, 1000),
+    builders=st.integers(1, 4),
 )
 def test_whatever_happens_bounds_hold_and_every_ticket_comes_once(
     steps: list[tuple[int, int]],
     limit: int,
     in_order: bool,
     max_bytes: int | None,
+    builders: int,
 ) -> None:
-    delivery = Delivery(limit, in_order=in_order, max_bytes=max_bytes)
+    delivery = Delivery(
+        limit, in_order=in_order, max_bytes=max_bytes, builders=builders
+    )
     building: list[int] = []
     ready: dict[int, int] = {}
     seen: list[int] = []
@@ -204,6 +220,7 @@ def test_whatever_happens_bounds_hold_and_every_ticket_comes_once(
             building.append(issued)
             issued += 1
         assert len(building) + len(ready) <= limit
+        assert max_bytes is None or len(building) <= builders
         assert building or ready, "nothing is under way and nothing may be asked for"
 
     def drain() -> None:

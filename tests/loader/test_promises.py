@@ -282,6 +282,20 @@ def test_max_bytes_bounds_what_is_started_ahead(
     assert len(list(iterator)) == 23
 
 
+@over("thread", *PROCESSES)
+def test_max_bytes_is_exceeded_by_one_batch_of_each_worker_at_most(
+    open_loader: OpenLoader, tmp_path: Path
+) -> None:
+    dataset = datasets.Uneven(tmp_path, length=60)
+    loader = open_loader(dataset, max_bytes="1.5MB", max_queue_size=30)
+    most = 0
+    for taken, batch in enumerate(loader):
+        assert len(batch) == dataset.bytes_of(taken)
+        begun = {int(name) for name in dataset.gate.arrived()} - set(range(taken))
+        most = max(most, sum(map(dataset.bytes_of, begun)))
+    assert 1_000_000 < most <= 1_500_000 + loader.options.workers * 1_000_000
+
+
 def test_one_batch_larger_than_max_bytes_still_comes(open_loader: OpenLoader) -> None:
     loader = open_loader(datasets.Blocks(5, size=50_000), max_bytes=1000)
     assert checked(loader) == list(range(5))
