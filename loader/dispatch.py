@@ -76,6 +76,7 @@ class Dispatch:
         self, crew: Crew, versions: Versions, wanted: dict[int, Order]
     ) -> None:
         self.crew = crew
+        self._pipes = crew.pipes
         self.versions = versions
         self.deaths = 0
         self._wanted = wanted
@@ -127,7 +128,7 @@ class Dispatch:
                 )
             )  # fmt: skip
         if tasks:
-            self.crew.send(tasks)
+            self._pipes.send(tasks)
 
     def sort_out(self) -> None:
         """Take back what no worker has taken, and send again what is wanted of it."""
@@ -144,7 +145,7 @@ class Dispatch:
         """
         news = self.crew.wait(deadline)
         if news.answers:
-            return True, self._open(self.crew.receive())
+            return True, self._open(self._pipes.receive())
         if news.ended:
             return True, self._bury(news.ended)
         return False, []
@@ -172,7 +173,7 @@ class Dispatch:
 
     def _take_back(self) -> list[Order]:
         orders = []
-        for task in self.crew.take_back():
+        for task in self._pipes.take_back():
             flight = self._flights.pop(task.number)
             self.crew.slots.free(flight.slot)
             if flight.order.ticket in self._wanted:
@@ -232,7 +233,7 @@ class Dispatch:
         orders = self._take_back()
         living = {crew.claim(w) for w in crew.pids if w not in ended}
         results = []
-        while more := crew.receive():
+        while more := self._pipes.receive():
             results += more
         completions = self._open(results)
         claims = {crew.claim(worker): worker for worker in ended}

@@ -160,7 +160,7 @@ class ProcessPool(Pool):
 
     def _check_here(self) -> None:
         if self._dispatch is not None:
-            self._dispatch.crew.check_here()
+            self._dispatch.crew.pipes.check_here()
 
     def _whole(self) -> Dispatch:
         """The dispatch, in a known state, in the middle of an epoch."""

@@ -43,6 +43,7 @@ ORDER = [
     "worker",
     "pool",
     "thread_pool",
+    "pipes",
     "crew",
     "dispatch",
     "process_pool",
