@@ -4,7 +4,7 @@ The map of the rooms is in this folder's README.md.
 """
 
 from .collate import collate
-from .dataset import PyDataset
+from .dataset import PyDataset, has_hooks
 from .default_seed import draw_seed, set_random_seed
 from .engine import Loader
 from .errors import (
@@ -46,6 +46,7 @@ __all__ = [
     "empty",
     "from_samples",
     "get_worker_info",
+    "has_hooks",
     "set_random_seed",
     "stack",
 ]

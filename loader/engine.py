@@ -9,13 +9,13 @@ from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 
-from .build import Recipe
+from .dataset import has_hooks
 from .default_seed import draw_seed
 from .epoch import Epoch
 from .errors import LoaderBusyError, LoaderClosedError, LoaderError
 from .options import LoaderOptions, length_of
 from .plan import EpochPlan
-from .pool import InlinePool
+from .pools import make_pool
 from .progress import Progress
 from .stats import Counts
 
@@ -326,16 +326,18 @@ class Loader:
 
     def _run(self) -> Iterator[Any]:
         self._check_open()
-        dataset, options = self.dataset, self.options
+        dataset = self.dataset
         if self._pool is None:
-            self._pool = self._make_pool()
+            self.options = self.options.settled()
+            self._pool = make_pool(dataset, self.options, portable=self._portable)
             if self._page_lock is not None:
                 self._pool.lock_pages(self._page_lock)
+        options = self.options
         self._epochs[:] = [epoch for epoch in self._epochs if epoch.under_way]
         alone = not self._epochs
         if alone:
             self._pool.settle(options.timeout)
-        elif _has_hooks(dataset):
+        elif has_hooks(dataset):
             raise LoaderBusyError(
                 "an epoch of this loader is under way, and its dataset has hooks, which "
                 "belong to one epoch at a time; finish the other iterator or close() it"
@@ -376,43 +378,6 @@ class Loader:
         return Progress(
             epoch, 0, (), None, seed=self.seed, shuffle=self.options.shuffle
         )
-
-    def _make_pool(self) -> Pool:
-        options = self.options = self.options.settled()
-        recipe = Recipe(
-            seed=options.seed,
-            num_workers=options.workers,
-            retries=options.retries,
-            rekey=options.processes or not options.workers,
-        )
-        measure = options.max_bytes is not None
-        if not options.workers:
-            return InlinePool(self.dataset, recipe, measure=measure)
-        # Each pool is imported where it is used: threads need none of multiprocessing.
-        if options.processes:
-            from .process_pool import ProcessPool
-
-            return ProcessPool(self.dataset, recipe, options, portable=self._portable)
-        from .thread_pool import ThreadPool
-
-        return ThreadPool(
-            self.dataset,
-            recipe,
-            options.workers,
-            options.worker_init_fn,
-            measure=measure,
-        )
-
-
-def _has_hooks(dataset: Any) -> bool:
-    """Whether a hook would do anything: ``PyDataset``'s own, empty ones do not."""
-    from .dataset import PyDataset
-
-    for name in ("on_epoch_begin", "on_epoch_end"):
-        hook = getattr(type(dataset), name, None)
-        if hook is not None and hook is not getattr(PyDataset, name):
-            return True
-    return False
 
 
 def _call(dataset: Any, hook: str) -> None:

@@ -47,6 +47,7 @@ ORDER = [
     "crew",
     "dispatch",
     "process_pool",
+    "pools",
     "epoch",
     "engine",
     "__init__",
