@@ -22,6 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 from .arena import BOARD, BOARD_START, Arena, Slots
 from .pipes import READ_BYTES, Pipes
+from .postmortem import (
+    OomKills,
+    WorkerEnd,
+    memory_left,
+    memory_peak,
+    peak_of_children,
+)
 from .worker import STACK_SIGNAL, Descriptor, Setup, main
 
 if TYPE_CHECKING:
@@ -84,8 +91,9 @@ class Crew:
     ) -> None:
         self.size = options.workers
         self._recipe = recipe
-        self.forked = options.start_method == "fork"
-        self._context = multiprocessing.get_context(options.start_method)
+        self._method = options.start_method
+        self.forked = self._method == "fork"
+        self._context = multiprocessing.get_context(self._method)
         self._init: Any = options.worker_init_fn
         if self._init is not None and not self.forked:
             import cloudpickle
@@ -93,6 +101,7 @@ class Crew:
             self._init = cloudpickle.dumps(self._init)
         self._portable = portable or not hasattr(os, "pidfd_open")
         self._members: dict[int, _Member] = {}
+        self._oom_kills = OomKills()
         self._closed = False
         with ExitStack() as undo:
             self.pipes = Pipes()
@@ -189,21 +198,27 @@ class Crew:
         """Number of the task that a worker has taken and not answered; 0 for none."""
         return self._board[worker]
 
-    def bury(self, worker: int) -> tuple[int, str]:
-        """Part with a worker that has ended.
+    def bury(self, worker: int) -> WorkerEnd:
+        """Part with a worker that has ended, and tell how it did."""
+        member = self._members[worker]
+        before = peak_of_children()
+        member.process.join()
+        if self._method == "forkserver":
+            memory = memory_left()
+        else:
+            memory = memory_peak(before, peak_of_children(), own=self.forked)
+        exitcode = member.process.exitcode or 0  # None: another has reaped it
+        stack = _own_frames(_read_all(member.trace))
+        self._part_with(worker)
+        oom_killed = self._oom_kills.explain(exitcode)
+        return WorkerEnd(exitcode, stack, oom_killed, memory)
 
-        Returns:
-            Its exit code, negative for a signal, and its last Python frames, if it left
-            any.
-        """
+    def _part_with(self, worker: int) -> None:
         member = self._members.pop(worker)
         member.process.join()
-        exitcode = member.process.exitcode
-        stack = _own_frames(_read_all(member.trace))
         member.closing.close()
         with suppress(ValueError):  # someone else has reaped it, and nobody can tell
             member.process.close()
-        return (0 if exitcode is None else exitcode), stack
 
     def stack_of(self, worker: int) -> str:
         """Ask a worker for its Python frames.
@@ -252,7 +267,7 @@ class Crew:
             for member in waiting.values():
                 member.process.kill()
             for worker in list(self._members):
-                self.bury(worker)
+                self._part_with(worker)
             self._closing.close()
 
     @property

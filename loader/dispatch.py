@@ -12,6 +12,7 @@ live is not used again before its answer comes.
 from __future__ import annotations
 
 import logging
+import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .crew import Crew
+    from .postmortem import WorkerEnd
     from .records import Order, Result
     from .snapshot import Version, Versions
 
@@ -237,9 +239,9 @@ class Dispatch:
             results += more
         completions = self._open(results)
         claims = {crew.claim(worker): worker for worker in ended}
-        exits = {worker: crew.bury(worker) for worker in ended}
-        for worker, (exitcode, stack) in exits.items():
-            self._note(worker, exitcode, stack, self._flights.get(crew.claim(worker)))
+        ends = {worker: crew.bury(worker) for worker in ended}
+        for worker, end in ends.items():
+            self._note(worker, end, self._flights.get(crew.claim(worker)))
         for number in [n for n in self._flights if n not in living]:
             flight = self._flights.pop(number)
             if number not in claims:
@@ -247,28 +249,30 @@ class Dispatch:
             else:
                 crew.slots.retire(flight.slot)
                 worker = claims[number]
-                completions += self._count(flight.order, worker, *exits[worker])
+                completions += self._count(flight.order, worker, ends[worker])
             if flight.order.ticket in self._wanted:
                 orders.append(flight.order)
         self.hire(ended, alone=False)
         self.send(sorted(orders, key=lambda order: order.ticket))
         return completions
 
-    def _note(
-        self, worker: int, exitcode: int, stack: str, flight: _Flight | None
-    ) -> None:
+    def _note(self, worker: int, end: WorkerEnd, flight: _Flight | None) -> None:
         """Write a worker's end down; raise if workers end before they start."""
         self.deaths += 1
-        how = describe_exit(exitcode)
         if worker in self._unready:
             self._unready.discard(worker)
             self._false_starts += 1
-            if exitcode >= 0 or self._false_starts > _MOST_FALSE_STARTS:
-                raise WorkerStartError(worker, exitcode, self._start_trouble(exitcode))
+            if end.exitcode >= 0 or self._false_starts > _MOST_FALSE_STARTS:
+                raise WorkerStartError(worker, end.exitcode, self._start_trouble(end))
         if worker in self._given_up:
             self._given_up.discard(worker)  # a BatchTimeoutError tells of it
         elif flight is None or flight.order.ticket not in self._wanted:
-            _log.warning("worker %d ended: %s; another takes its place", worker, how)
+            _log.warning(
+                "worker %d ended while nothing of it was waited for: %s; another takes its "
+                "place",
+                worker,
+                end if end.exitcode == -signal.SIGKILL else describe_exit(end.exitcode),
+            )
         else:
             _log.warning(
                 "worker %d ended while it built batch %d of epoch %d, try %d of %d: %s%s",
@@ -277,23 +281,21 @@ class Dispatch:
                 flight.order.epoch,
                 self._attempts.get(flight.order.ticket, 0) + 1,
                 _MOST_ATTEMPTS,
-                how,
-                f"\n{stack}" if stack else "",
+                end,
+                f"\n{end.stack}" if end.stack else "",
             )
 
-    def _start_trouble(self, exitcode: int) -> str:
-        if exitcode < 0:
-            return likely_cause(exitcode)
-        if exitcode == 1 and not self.crew.forked:
+    def _start_trouble(self, end: WorkerEnd) -> str:
+        if end.exitcode < 0:
+            return likely_cause(end.exitcode, end.oom_killed)
+        if end.exitcode == 1 and not self.crew.forked:
             return _GUARD
         return (
             "something ends the process before its first batch: look at worker_init_fn "
             "and at how the dataset is unpickled"
         )
 
-    def _count(
-        self, order: Order, worker: int, exitcode: int, stack: str
-    ) -> list[Completion]:
+    def _count(self, order: Order, worker: int, end: WorkerEnd) -> list[Completion]:
         """Count a worker against the batch that it died of; too many end the batch."""
         ticket = order.ticket
         if ticket not in self._wanted:
@@ -302,5 +304,8 @@ class Dispatch:
         if attempts < _MOST_ATTEMPTS:
             return []
         del self._wanted[ticket], self._attempts[ticket]
-        error = WorkerDiedError(order.index, worker, exitcode, attempts, stack)
+        error = WorkerDiedError(
+            order.index, worker, end.exitcode, attempts, end.stack, end.oom_killed,
+            end.memory,
+        )  # fmt: skip
         return [Completion(ticket, error=error)]

@@ -150,23 +150,37 @@ class WorkerDiedError(LoaderError, RuntimeError):
         exitcode: Its exit code; negative is the number of the signal that ended it.
         attempts: How many workers tried.
         stack: The last worker's Python frames at the crash; empty if it left none.
+        oom_killed: Whether the kernel's out-of-memory killer ended it, by the count that
+            the kernel keeps for the worker's control group; None if there is no such
+            count, or if it was not ended by SIGKILL.
+        memory: What is known of its memory, in words: the most that it had at a time, or,
+            under forkserver, what the system had left after its end.
     """
 
     def __init__(
-        self, index: int, worker: int, exitcode: int, attempts: int, stack: str = ""
+        self,
+        index: int,
+        worker: int,
+        exitcode: int,
+        attempts: int,
+        stack: str = "",
+        oom_killed: bool | None = None,
+        memory: str = "",
     ) -> None:
-        super().__init__(index, worker, exitcode, attempts, stack)
+        super().__init__(index, worker, exitcode, attempts, stack, oom_killed, memory)
         self.index = index
         self.worker = worker
         self.exitcode = exitcode
         self.attempts = attempts
         self.stack = stack
+        self.oom_killed = oom_killed
+        self.memory = memory
 
     def __str__(self) -> str:
         said = (
             f"batch {self.index} ended its worker process {self.attempts} times, last "
-            f"worker {self.worker}: {describe_exit(self.exitcode)}; "
-            f"{likely_cause(self.exitcode)}"
+            f"worker {self.worker}: "
+            f"{describe_end(self.exitcode, self.oom_killed, self.memory)}"
         )
         return f"{said}\n{self.stack}" if self.stack else said
 
@@ -214,12 +228,36 @@ def describe_exit(exitcode: int) -> str:
     return f"it was killed by {name} (signal {-exitcode})"
 
 
-def likely_cause(exitcode: int) -> str:
-    """Say what usually stands behind such an end, and what to do about it."""
+def describe_end(exitcode: int, oom_killed: bool | None, memory: str) -> str:
+    """Say how a worker ended, what stands behind it, and how much memory it had.
+
+    Args:
+        exitcode: Negative is the number of a signal.
+        oom_killed: See :func:`likely_cause`.
+        memory: What is known of its memory, in words; may be empty.
+    """
+    said = f"{describe_exit(exitcode)}; {likely_cause(exitcode, oom_killed)}"
+    return f"{said}; {memory}" if memory else said
+
+
+def likely_cause(exitcode: int, oom_killed: bool | None = None) -> str:
+    """Say what stands behind such an end, and what to do about it.
+
+    Args:
+        exitcode: Negative is the number of a signal.
+        oom_killed: Whether the kernel's out-of-memory killer did it; None if nobody can
+            tell.
+    """
     if exitcode == -signal.SIGKILL:
+        if oom_killed is False:
+            return (
+                "the kernel's out-of-memory killer did not do it: something else sent "
+                "SIGKILL, such as a job scheduler or a person"
+            )
+        surely = "did it" if oom_killed else "does that most often"
         return (
-            "most often the kernel's out-of-memory killer: lower workers, "
-            "max_queue_size or the batch size"
+            f"the kernel's out-of-memory killer {surely}: lower workers, max_queue_size "
+            "or the batch size"
         )
     crashes = {
         signal.SIGSEGV,

@@ -43,6 +43,7 @@ ORDER = [
     "worker",
     "pool",
     "thread_pool",
+    "postmortem",
     "pipes",
     "crew",
     "dispatch",
