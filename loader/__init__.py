@@ -16,6 +16,7 @@ from .errors import (
     LoaderError,
     LoaderForkedError,
     RemoteError,
+    SkipLimitError,
     WorkerDiedError,
     WorkerStartError,
 )
@@ -23,7 +24,7 @@ from .inplace import empty, stack
 from .options import LoaderOptions
 from .samples import from_samples
 from .seeding import WorkerInfo, get_worker_info
-from .stats import LoaderStats
+from .stats import LoaderStats, Skipped
 
 __all__ = [
     "BatchEncodingError",
@@ -38,6 +39,8 @@ __all__ = [
     "LoaderStats",
     "PyDataset",
     "RemoteError",
+    "SkipLimitError",
+    "Skipped",
     "WorkerDiedError",
     "WorkerInfo",
     "WorkerStartError",

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from .mapped import PageLock
-    from .options import OnError, StartMethod
+    from .options import OnError, OnTimeout, StartMethod
     from .pool import Pool
-    from .stats import LoaderStats
+    from .stats import LoaderStats, Skipped
 
 __all__ = ["Loader"]
 
@@ -58,9 +58,22 @@ class Loader:
         in_order: False delivers each batch as soon as it is built.
         timeout: Most seconds to wait for one batch, with threads or processes; None
             waits for ever.
+        on_timeout: What becomes of a batch that takes longer. ``"raise"`` ends the epoch
+            with a :class:`BatchTimeoutError`. ``"replace"`` logs where its worker stands,
+            replaces that worker and has another build the batch; when it has cost three
+            workers, hung or dead, it raises all the same.
         on_error: ``"raise"`` raises what ``__getitem__`` raised, where the batch belongs;
-            ``"skip"`` leaves the batch out and counts it.
-        retries: How often a batch that raises an ``Exception`` is tried again, 0 to 100.
+            ``"skip"`` leaves the batch out, counts it, logs it and lists it in
+            ``loader.skipped``, and so a batch that ended three workers.
+        max_errors: Most batches of one epoch that ``on_error="skip"`` leaves out: an
+            ``int``, 0 or more, is their number; a ``float``, 0.0 to 1.0, is their share of
+            the epoch's batches, and needs a dataset with an end. One more is a
+            :class:`SkipLimitError`. None sets no such bound.
+        retries: How often a batch that raises an ``Exception`` is tried again, 0 to 100,
+            each time with the same random state. The other batches go on meanwhile.
+        retry_delay: Seconds, 0 to 60, that a batch waits before it is tried again; twice
+            as long before each further time, 60 at the most. No worker waits with it. The
+            wait counts towards ``timeout``.
         worker_init_fn: Called with the worker's number, from 0, in each new worker.
 
     Raises:
@@ -88,8 +101,11 @@ class Loader:
         seed: int | None = None,
         in_order: bool = True,
         timeout: float | None = None,
+        on_timeout: OnTimeout = "raise",
         on_error: OnError = "raise",
+        max_errors: float | None = None,
         retries: int = 0,
+        retry_delay: float = 0.0,
         worker_init_fn: Callable[[int], object] | None = None,
     ) -> None:
         self._pool: Pool | None = None
@@ -119,11 +135,16 @@ class Loader:
             seed=draw_seed() if seed is None else seed,
             in_order=in_order,
             timeout=timeout,
+            on_timeout=on_timeout,
             on_error=on_error,
+            max_errors=max_errors,
             retries=retries,
+            retry_delay=retry_delay,
             worker_init_fn=worker_init_fn,
         )
-        if length_of(dataset) is None and options.shuffle:
+        length = length_of(dataset)
+        options.most_errors(length)
+        if length is None and options.shuffle:
             raise ValueError(
                 "shuffle=True needs a dataset with an end, got num_batches=None"
             )
@@ -275,6 +296,14 @@ class Loader:
         self._page_lock = page_lock
         if self._pool is not None:
             self._pool.lock_pages(page_lock)
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """The batches that ``on_error="skip"`` left out: the last 1000, oldest first.
+
+        ``stats().skipped`` counts them all.
+        """
+        return list(self._counts.left_out)
 
     def stats(self) -> LoaderStats:
         """What this loader has done so far."""

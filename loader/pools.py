@@ -28,7 +28,6 @@ def make_pool(dataset: Any, options: LoaderOptions, *, portable: bool) -> Pool:
     recipe = Recipe(
         seed=options.seed,
         num_workers=options.workers,
-        retries=options.retries,
         rekey=options.processes or not options.workers,
     )
     measure = options.max_bytes is not None
