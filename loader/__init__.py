@@ -4,7 +4,7 @@ The map of the rooms is in this folder's README.md.
 """
 
 from .collate import collate
-from .dataset import PyDataset
+from .dataset import PyDataset, has_hooks
 from .default_seed import draw_seed, set_random_seed
 from .engine import Loader
 from .errors import (
@@ -16,6 +16,7 @@ from .errors import (
     LoaderError,
     LoaderForkedError,
     RemoteError,
+    SkipLimitError,
     WorkerDiedError,
     WorkerStartError,
 )
@@ -23,7 +24,7 @@ from .inplace import empty, stack
 from .options import LoaderOptions
 from .samples import from_samples
 from .seeding import WorkerInfo, get_worker_info
-from .stats import LoaderStats
+from .stats import LoaderStats, Skipped
 
 __all__ = [
     "BatchEncodingError",
@@ -38,6 +39,8 @@ __all__ = [
     "LoaderStats",
     "PyDataset",
     "RemoteError",
+    "SkipLimitError",
+    "Skipped",
     "WorkerDiedError",
     "WorkerInfo",
     "WorkerStartError",
@@ -46,6 +49,7 @@ __all__ = [
     "empty",
     "from_samples",
     "get_worker_info",
+    "has_hooks",
     "set_random_seed",
     "stack",
 ]

@@ -1,4 +1,4 @@
-"""One batch, built: its random state, its retries, and what its exceptions become.
+"""One batch, built: its random state, and what its exceptions become.
 
 Every pool builds through here, so that a batch does not depend on who built it.
 """
@@ -27,12 +27,12 @@ class Built:
     Attributes:
         batch: What ``__getitem__`` returned; None if it raised.
         error: What it raised; None if it returned.
-        retries: How often it was tried again.
+        again: Whether another try may succeed.
     """
 
     batch: Any
-    error: BaseException | None
-    retries: int
+    error: BaseException | None = None
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +42,12 @@ class Recipe:
     Attributes:
         seed: Of the loader.
         num_workers: What :class:`~feedline.seeding.WorkerInfo` tells.
-        retries: How often a batch that raises an ``Exception`` is tried again.
         rekey: Whether the global generators are set for each batch. Not in threads,
             which share them.
     """
 
     seed: int
     num_workers: int
-    retries: int
     rekey: bool
 
     def build(
@@ -59,9 +57,7 @@ class Recipe:
         worker: int,
         site: Site | None = None,
     ) -> Built:
-        """Build one batch.
-
-        Every attempt begins with the same random state.
+        """Build one batch. Every try begins with the same random state.
 
         Args:
             dataset: The user's.
@@ -73,35 +69,27 @@ class Recipe:
             SystemExit: ``__getitem__`` did. It means the end of whoever builds, and each
                 pool decides what that is.
         """
-        attempt = 0
-        while True:
-            info = WorkerInfo(
-                worker, self.num_workers, self.seed, order.epoch, order.index
+        info = WorkerInfo(worker, self.num_workers, self.seed, order.epoch, order.index)
+        if site is not None:
+            site.begin(info)
+        if self.rekey:
+            rekey_globals(info.seed)
+        try:
+            with building(info):
+                return Built(dataset[order.index])
+        except SystemExit:
+            raise
+        except _END_SIGNS as error:
+            # Raised on from a generator, these would read as the end of the epoch.
+            wrong = RuntimeError(
+                f"__getitem__({order.index}) raised {type(error).__name__}; an epoch "
+                "ends after num_batches batches, not by an exception"
             )
-            if site is not None:
-                site.begin(info, attempt)
-            if self.rekey:
-                rekey_globals(info.seed)
-            try:
-                with building(info):
-                    return Built(dataset[order.index], None, attempt)
-            except SystemExit:
-                raise
-            except _END_SIGNS as error:
-                # Raised on from a generator, these would read as the end of the epoch.
-                wrong = RuntimeError(
-                    f"__getitem__({order.index}) raised {type(error).__name__}; an epoch "
-                    "ends after num_batches batches, not by an exception"
-                )
-                wrong.__cause__ = error
-                return Built(None, wrong, attempt)
-            except BaseException as error:  # noqa: BLE001 - it is the user's, and raised
-                # where the batch belongs
-                if attempt < self.retries and isinstance(error, Exception):
-                    attempt += 1
-                    continue
-                add_note(
-                    error,
-                    f"Raised by __getitem__({order.index}) in epoch {order.epoch}",
-                )
-                return Built(None, error, attempt)
+            wrong.__cause__ = error
+            return Built(None, wrong)
+        except BaseException as error:  # noqa: BLE001 - it is the user's, and raised
+            # where the batch belongs
+            add_note(
+                error, f"Raised by __getitem__({order.index}) in epoch {order.epoch}"
+            )
+            return Built(None, error, isinstance(error, Exception))

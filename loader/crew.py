@@ -1,15 +1,8 @@
-"""The worker processes of one pool, and all that the operating system lends them.
+"""The worker processes of one pool: starting, hearing, asking and ending them.
 
-Two pipes, one arena, one claim board are all that is shared::
-
-    parent ──task pipe──▶ any worker ──result pipe──▶ parent
-              │ take_back()
-              ▼
-            parent
-
-The task pipe is the queue: an idle worker reads the next record, and nothing is assigned
-ahead. The parent can read it too, to take unstarted tasks back. A worker's end is heard in
-one place, its exit descriptor. Single-threaded, but for :func:`_after_fork`.
+With them the parent shares two pipes, one arena and one claim board, and nothing else. A
+worker's end is heard in one place, its exit descriptor. Single-threaded, but for
+:func:`_after_fork`.
 """
 
 from __future__ import annotations
@@ -21,7 +14,6 @@ import signal
 import threading
 import time
 import warnings
-import weakref
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from math import ceil
@@ -29,12 +21,18 @@ from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from .arena import BOARD, BOARD_START, Arena, Slots
-from .errors import LoaderForkedError
-from .records import RECORD_BYTES, Result, Task
+from .pipes import READ_BYTES, Pipes
+from .postmortem import (
+    OomKills,
+    WorkerEnd,
+    memory_left,
+    memory_peak,
+    peak_of_children,
+)
 from .worker import STACK_SIGNAL, Descriptor, Setup, main
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from multiprocessing.process import BaseProcess
 
     from .build import Recipe
@@ -46,8 +44,6 @@ __all__ = ["Crew", "News", "undisturbed"]
 _GRACE = 0.25  # seconds that close() waits for batches that are being built
 _LAST_WORDS = 1.0  # seconds that a stuck worker has for telling where it stands
 _PAUSE = 0.05  # seconds of silence after which it has told everything
-_AT_ONCE = 4096 // RECORD_BYTES  # records that one write may carry and stay atomic
-_READ_BYTES = 65536  # what a pipe holds, at the most, by default
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +91,9 @@ class Crew:
     ) -> None:
         self.size = options.workers
         self._recipe = recipe
-        self.forked = options.start_method == "fork"
-        self._context = multiprocessing.get_context(options.start_method)
+        self._method = options.start_method
+        self.forked = self._method == "fork"
+        self._context = multiprocessing.get_context(self._method)
         self._init: Any = options.worker_init_fn
         if self._init is not None and not self.forked:
             import cloudpickle
@@ -104,36 +101,24 @@ class Crew:
             self._init = cloudpickle.dumps(self._init)
         self._portable = portable or not hasattr(os, "pidfd_open")
         self._members: dict[int, _Member] = {}
-        self._backlog: list[bytes] = []  # what the task pipe had no room for
-        self._foreign = False  # whether this is a forked copy of the parent
+        self._oom_kills = OomKills()
         self._closed = False
-        # The parent's own ends go first: workers leave when they are gone. So does a
-        # forked copy of the parent, which would keep them open.
-        with ExitStack() as ends, ExitStack() as rest:
-            tasks_out, self._tasks_in = os.pipe()
-            ends.callback(os.close, self._tasks_in)
-            rest.callback(os.close, tasks_out)
-            self._results_out, results_in = os.pipe()
-            ends.callback(os.close, self._results_out)
-            rest.callback(os.close, results_in)
-            self._tasks_back = _own_read_end(tasks_out)
-            ends.callback(os.close, self._tasks_back)
-            os.set_blocking(self._tasks_in, False)
-            os.set_blocking(self._results_out, False)
-            self._tasks_out, self._results_in = tasks_out, results_in
+        with ExitStack() as undo:
+            self.pipes = Pipes()
+            undo.callback(self.pipes.close)
             self._parent = None
             if not self._portable:
                 self._parent = os.pidfd_open(os.getpid())
-                rest.callback(os.close, self._parent)
+                undo.callback(os.close, self._parent)
             arena = Arena.create(anonymous=not self._portable)
-            rest.callback(arena.close)
+            undo.callback(arena.close)
             arena.reserve(BOARD, BOARD_START + 8 * self.size)
             self._board = arena.board(self.size)
             self.slots = Slots(arena, spare=2 * options.max_queue_size + 8)
+            self._answers = self.pipes.answers
             self._poll = select.poll()
-            self._poll.register(self._results_out, select.POLLIN)
-            self._ends, self._rest = ends.pop_all(), rest.pop_all()
-        _crews.add(self)
+            self._poll.register(self._answers, select.POLLIN)
+            self._closing = undo.pop_all()
 
     def hire(self, worker: int, birth: Birth) -> None:
         """Start a worker process. It takes tasks as soon as it is ready.
@@ -176,8 +161,8 @@ class Crew:
             recipe=self._recipe,
             init=self._init,
             birth=birth,
-            tasks=Descriptor(self._tasks_out),
-            results=Descriptor(self._results_in),
+            tasks=Descriptor(self.pipes.tasks),
+            results=Descriptor(self.pipes.results),
             arena=Descriptor(self.slots.arena.fd),
             stride=self.slots.arena.stride,
             trace=Descriptor(told),
@@ -196,41 +181,6 @@ class Crew:
         """Process number of each worker."""
         return {worker: m.process.pid or 0 for worker, m in self._members.items()}
 
-    def send(self, tasks: Iterable[Task]) -> None:
-        """Put tasks into the pipe; what it has no room for waits here."""
-        self.check_here()
-        self._backlog += (task.pack() for task in tasks)
-        while self._backlog:
-            records = self._backlog[:_AT_ONCE]
-            try:
-                os.write(self._tasks_in, b"".join(records))
-            except BlockingIOError:
-                return
-            del self._backlog[: len(records)]
-
-    def take_back(self) -> list[Task]:
-        """Take all tasks that no worker has taken."""
-        records = b"".join(self._backlog)
-        self._backlog.clear()
-        with suppress(BlockingIOError):
-            while True:
-                records += os.read(self._tasks_back, _READ_BYTES)
-        return [
-            Task.unpack(records[at : at + RECORD_BYTES])
-            for at in range(0, len(records), RECORD_BYTES)
-        ]
-
-    def receive(self) -> list[Result]:
-        """Take the results that are there. Never waits."""
-        self.check_here()
-        try:
-            records = os.read(self._results_out, _READ_BYTES)
-        except BlockingIOError:
-            return []
-        if self._backlog:
-            self.send(())
-        return Result.unpack_all(records)
-
     def wait(self, deadline: float | None) -> News:
         """Wait for results or for a worker's end.
 
@@ -242,27 +192,33 @@ class Crew:
             left = max(0, ceil((deadline - time.monotonic()) * 1000))
         ready = {fd for fd, _ in self._poll.poll(left)}
         ended = [w for w, member in self._members.items() if member.exit in ready]
-        return News(self._results_out in ready, ended)
+        return News(self._answers in ready, ended)
 
     def claim(self, worker: int) -> int:
         """Number of the task that a worker has taken and not answered; 0 for none."""
         return self._board[worker]
 
-    def bury(self, worker: int) -> tuple[int, str]:
-        """Part with a worker that has ended.
+    def bury(self, worker: int) -> WorkerEnd:
+        """Part with a worker that has ended, and tell how it did."""
+        member = self._members[worker]
+        before = peak_of_children()
+        member.process.join()
+        if self._method == "forkserver":
+            memory = memory_left()
+        else:
+            memory = memory_peak(before, peak_of_children(), own=self.forked)
+        exitcode = member.process.exitcode or 0  # None: another has reaped it
+        stack = _own_frames(_read_all(member.trace))
+        self._part_with(worker)
+        oom_killed = self._oom_kills.explain(exitcode)
+        return WorkerEnd(exitcode, stack, oom_killed, memory)
 
-        Returns:
-            Its exit code, negative for a signal, and its last Python frames, if it left
-            any.
-        """
+    def _part_with(self, worker: int) -> None:
         member = self._members.pop(worker)
         member.process.join()
-        exitcode = member.process.exitcode
-        stack = _own_frames(_read_all(member.trace))
         member.closing.close()
         with suppress(ValueError):  # someone else has reaped it, and nobody can tell
             member.process.close()
-        return (0 if exitcode is None else exitcode), stack
 
     def stack_of(self, worker: int) -> str:
         """Ask a worker for its Python frames.
@@ -297,7 +253,7 @@ class Crew:
             return
         self._closed = True
         with undisturbed():
-            self._ends.close()
+            self.pipes.hang_up()
             watch = select.poll()
             waiting = {}
             for member in self._members.values():
@@ -311,34 +267,13 @@ class Crew:
             for member in waiting.values():
                 member.process.kill()
             for worker in list(self._members):
-                self.bury(worker)
-            self._rest.close()
-
-    def let_go(self) -> None:
-        """In a forked copy of the parent, close what only the parent may hold open."""
-        self._foreign = True
-        self._ends.close()
+                self._part_with(worker)
+            self._closing.close()
 
     @property
     def gone(self) -> bool:
         """Whether there is nothing to talk to any more: closed, or a forked copy."""
-        return self._closed or self._foreign
-
-    def check_here(self) -> None:
-        """Refuse to work in a forked copy of the process that owns the workers.
-
-        Raises:
-            LoaderForkedError: This is one.
-        """
-        if self._foreign:
-            raise LoaderForkedError(
-                f"this loader belongs to the process that {os.getpid()} was forked from; "
-                "make a Loader in this process"
-            )
-
-
-# Every crew of this process, for its forked copies to let go of.
-_crews: weakref.WeakSet[Crew] = weakref.WeakSet()
+        return self._closed or self.pipes.foreign
 
 
 # Held while a process starts: threads that fork side by side are refused by libraries that
@@ -347,11 +282,8 @@ _starting = threading.Lock()
 
 
 def _after_fork() -> None:
-    """In a forked child, close what only the parent may hold open."""
     global _starting
     _starting = threading.Lock()  # the copy is held by whoever forked
-    for crew in list(_crews):
-        crew.let_go()
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -375,20 +307,6 @@ def undisturbed() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _own_read_end(pipe: int) -> int:
-    """Another read end of a pipe, which alone never blocks.
-
-    Blocking is a property of the open file, which duplicates share; this one is opened
-    anew.
-    """
-    for folder in ("/proc/self/fd", "/dev/fd"):
-        with suppress(FileNotFoundError):
-            return os.open(
-                f"{folder}/{pipe}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-            )
-    raise OSError("worker processes need /proc or /dev/fd; load in threads")
-
-
 def _exit_descriptor(process: BaseProcess) -> int:
     try:
         return os.pidfd_open(process.pid or 0)
@@ -407,7 +325,7 @@ def _is_stopped(pid: int) -> bool:
 def _read_all(trace: int) -> bytes:
     text = b""
     with suppress(BlockingIOError):
-        while more := os.read(trace, _READ_BYTES):
+        while more := os.read(trace, READ_BYTES):
             text += more
     return text
 

@@ -18,7 +18,7 @@ from .seeding import get_worker_info
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PyDataset"]
+__all__ = ["PyDataset", "has_hooks"]
 
 
 class _BatchRng:
@@ -158,3 +158,19 @@ class PyDataset:
             length = None
         for index in count() if length is None else range(length):
             yield self[index]
+
+
+def has_hooks(dataset: Any) -> bool:
+    """Tell whether a hook would do anything: ``PyDataset``'s own, empty ones do not.
+
+    Args:
+        dataset: Any object.
+
+    >>> has_hooks(PyDataset())
+    False
+    """
+    for name in ("on_epoch_begin", "on_epoch_end"):
+        hook = getattr(type(dataset), name, None)
+        if hook is not None and hook is not getattr(PyDataset, name):
+            return True
+    return False

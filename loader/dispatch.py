@@ -12,6 +12,7 @@ live is not used again before its answer comes.
 from __future__ import annotations
 
 import logging
+import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from .errors import (
     describe_exit,
     likely_cause,
 )
+from .pool import MOST_ATTEMPTS, GivenUp, by_ticket
 from .records import Completion, Kind, Task
 from .remote import unpack_error
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .crew import Crew
+    from .postmortem import WorkerEnd
     from .records import Order, Result
     from .snapshot import Version, Versions
 
@@ -37,7 +40,6 @@ __all__ = ["Dispatch"]
 
 _log = logging.getLogger(__name__)
 
-_MOST_ATTEMPTS = 3  # workers that one batch may end
 _MOST_FALSE_STARTS = 10  # workers in a row that a signal may end before they are ready
 _GUARD = """a script needs a main guard, because each new process runs its top level:
 
@@ -76,6 +78,7 @@ class Dispatch:
         self, crew: Crew, versions: Versions, wanted: dict[int, Order]
     ) -> None:
         self.crew = crew
+        self._pipes = crew.pipes
         self.versions = versions
         self.deaths = 0
         self._wanted = wanted
@@ -83,11 +86,10 @@ class Dispatch:
         self._flights: dict[int, _Flight] = {}  # by number
         # Sent again because nobody seemed to have them; an answer may come all the same.
         self._limbo: dict[int, _Flight] = {}
-        self._attempts: dict[int, int] = {}  # workers that a ticket has ended
         self._unready: set[int] = set()  # workers that have not started yet
         self._reading: dict[int, Version] = {}  # the state that each worker may read
         self._false_starts = 0
-        self._given_up: set[int] = set()  # workers that were ended for being too slow
+        self._ended: set[int] = set()  # workers that were ended from here
 
     @property
     def busy(self) -> bool:
@@ -127,11 +129,15 @@ class Dispatch:
                 )
             )  # fmt: skip
         if tasks:
-            self.crew.send(tasks)
+            self._pipes.send(tasks)
 
-    def sort_out(self) -> None:
-        """Take back what no worker has taken, and send again what is wanted of it."""
-        self.send(self._take_back())
+    def sort_out(self, orders: Iterable[Order] = ()) -> None:
+        """Take back what no worker has taken, and send again what is wanted of it.
+
+        Args:
+            orders: To be sent with it.
+        """
+        self.send(sorted([*orders, *self._take_back()], key=by_ticket))
 
     def turn(self, deadline: float | None) -> tuple[bool, list[Completion]]:
         """Hear one thing: some answers, or the end of some workers.
@@ -144,35 +150,56 @@ class Dispatch:
         """
         news = self.crew.wait(deadline)
         if news.answers:
-            return True, self._open(self.crew.receive())
+            return True, self._open(self._pipes.receive())
         if news.ended:
             return True, self._bury(news.ended)
         return False, []
 
-    def give_up(self, ticket: int) -> str | None:
-        """End the worker that builds a batch.
+    def give_up(self, ticket: int, *, again: bool) -> GivenUp:
+        """End the worker that builds a batch, or all of them if none has begun it.
 
-        Returns:
-            Who it was and where it stood; None if no worker has begun the batch.
+        Their ends are heard like any other, and what they had is sent again.
+
+        Args:
+            ticket: The batch's.
+            again: Whether another is to build it, unless it has cost ``MOST_ATTEMPTS``.
         """
+        order = self._wanted.get(ticket)
+        if order is None:  # an interrupt has swallowed its answer
+            return GivenUp("its answer was lost", 0, again=False)
+        order.attempts += 1
+        again = again and order.attempts < MOST_ATTEMPTS
+        if not again:
+            del self._wanted[ticket]
+        where = "no worker had begun it"
         for worker, pid in self.crew.pids.items():
             flight = self._flights.get(self.crew.claim(worker))
-            if flight is not None and flight.order.ticket == ticket:
+            if flight is not None and flight.order is order:
                 stack = self.crew.stack_of(worker)
-                self.crew.kill(worker)
-                self._given_up.add(worker)
-                return f"worker {worker} (pid {pid}) was building it, at:\n{stack}"
-        return None
+                self._end(worker)
+                where = f"worker {worker} (pid {pid}) was building it, at:\n{stack}"
+                break
+        else:
+            if again:
+                where += "; all are replaced"
+                for worker in self.crew.pids:
+                    self._end(worker)
+        return GivenUp(where, order.attempts, again)
 
-    def give_up_all(self) -> bool:
+    def end_builders(self) -> bool:
         """End every worker that builds anything; tell whether there was one."""
-        tickets = {flight.order.ticket for flight in self._flights.values()}
-        ended = [ticket for ticket in tickets if self.give_up(ticket)]
-        return bool(ended)
+        busy = [w for w in self.crew.pids if self.crew.claim(w) in self._flights]
+        for worker in busy:
+            self._end(worker)
+        return bool(busy)
+
+    def _end(self, worker: int) -> None:
+        self.crew.kill(worker)
+        self._ended.add(worker)
 
     def _take_back(self) -> list[Order]:
         orders = []
-        for task in self.crew.take_back():
+        for task in self._pipes.take_back():
             flight = self._flights.pop(task.number)
             self.crew.slots.free(flight.slot)
             if flight.order.ticket in self._wanted:
@@ -193,8 +220,6 @@ class Dispatch:
             if order is None:
                 self.crew.slots.free(result.slot, result.size)
                 continue
-            if self._attempts:
-                self._attempts.pop(order.ticket, None)
             completions.append(self._completion(result, order))
         return completions
 
@@ -203,7 +228,7 @@ class Dispatch:
         error: BaseException | None = None
         try:
             batch = read(self.crew.slots, result.slot, result.size)
-            if result.kind == Kind.ERROR:
+            if result.kind != Kind.BATCH:
                 error = unpack_error(batch)
                 batch = None
         except Exception as failure:  # noqa: BLE001 - raised where the batch belongs
@@ -213,9 +238,8 @@ class Dispatch:
                 "together in the main process",
             )
             error = failure
-        return Completion(
-            order.ticket, batch, error, result.size, result.busy, result.retries
-        )
+        again = result.kind == Kind.RAISED and isinstance(error, Exception)
+        return Completion(order.ticket, batch, error, result.size, result.busy, again)
 
     def _welcome(self, result: Result) -> None:
         """Hear from a worker that has started, or could not."""
@@ -232,13 +256,19 @@ class Dispatch:
         orders = self._take_back()
         living = {crew.claim(w) for w in crew.pids if w not in ended}
         results = []
-        while more := crew.receive():
+        while more := self._pipes.receive():
             results += more
         completions = self._open(results)
         claims = {crew.claim(worker): worker for worker in ended}
-        exits = {worker: crew.bury(worker) for worker in ended}
-        for worker, (exitcode, stack) in exits.items():
-            self._note(worker, exitcode, stack, self._flights.get(crew.claim(worker)))
+        ends = {worker: crew.bury(worker) for worker in ended}
+        from_here = self._ended.intersection(ended)
+        self._ended -= from_here
+        for worker, end in ends.items():
+            self.deaths += 1
+            if worker in from_here:  # whoever ended it tells of it
+                self._unready.discard(worker)
+            else:
+                self._note(worker, end, self._flights.get(crew.claim(worker)))
         for number in [n for n in self._flights if n not in living]:
             flight = self._flights.pop(number)
             if number not in claims:
@@ -246,60 +276,60 @@ class Dispatch:
             else:
                 crew.slots.retire(flight.slot)
                 worker = claims[number]
-                completions += self._count(flight.order, worker, *exits[worker])
+                if worker not in from_here:
+                    completions += self._count(flight.order, worker, ends[worker])
             if flight.order.ticket in self._wanted:
                 orders.append(flight.order)
         self.hire(ended, alone=False)
-        self.send(sorted(orders, key=lambda order: order.ticket))
+        self.send(sorted(orders, key=by_ticket))
         return completions
 
-    def _note(
-        self, worker: int, exitcode: int, stack: str, flight: _Flight | None
-    ) -> None:
+    def _note(self, worker: int, end: WorkerEnd, flight: _Flight | None) -> None:
         """Write a worker's end down; raise if workers end before they start."""
-        self.deaths += 1
-        how = describe_exit(exitcode)
         if worker in self._unready:
             self._unready.discard(worker)
             self._false_starts += 1
-            if exitcode >= 0 or self._false_starts > _MOST_FALSE_STARTS:
-                raise WorkerStartError(worker, exitcode, self._start_trouble(exitcode))
-        if worker in self._given_up:
-            self._given_up.discard(worker)  # a BatchTimeoutError tells of it
-        elif flight is None or flight.order.ticket not in self._wanted:
-            _log.warning("worker %d ended: %s; another takes its place", worker, how)
+            if end.exitcode >= 0 or self._false_starts > _MOST_FALSE_STARTS:
+                raise WorkerStartError(worker, end.exitcode, self._start_trouble(end))
+        if flight is None or flight.order.ticket not in self._wanted:
+            _log.warning(
+                "worker %d ended while nothing of it was waited for: %s; another takes its "
+                "place",
+                worker,
+                end if end.exitcode == -signal.SIGKILL else describe_exit(end.exitcode),
+            )
         else:
             _log.warning(
                 "worker %d ended while it built batch %d of epoch %d, try %d of %d: %s%s",
                 worker,
                 flight.order.index,
                 flight.order.epoch,
-                self._attempts.get(flight.order.ticket, 0) + 1,
-                _MOST_ATTEMPTS,
-                how,
-                f"\n{stack}" if stack else "",
+                flight.order.attempts + 1,
+                MOST_ATTEMPTS,
+                end,
+                f"\n{end.stack}" if end.stack else "",
             )
 
-    def _start_trouble(self, exitcode: int) -> str:
-        if exitcode < 0:
-            return likely_cause(exitcode)
-        if exitcode == 1 and not self.crew.forked:
+    def _start_trouble(self, end: WorkerEnd) -> str:
+        if end.exitcode < 0:
+            return likely_cause(end.exitcode, end.oom_killed)
+        if end.exitcode == 1 and not self.crew.forked:
             return _GUARD
         return (
             "something ends the process before its first batch: look at worker_init_fn "
             "and at how the dataset is unpickled"
         )
 
-    def _count(
-        self, order: Order, worker: int, exitcode: int, stack: str
-    ) -> list[Completion]:
+    def _count(self, order: Order, worker: int, end: WorkerEnd) -> list[Completion]:
         """Count a worker against the batch that it died of; too many end the batch."""
-        ticket = order.ticket
-        if ticket not in self._wanted:
+        if order.ticket not in self._wanted:
             return []
-        attempts = self._attempts[ticket] = self._attempts.get(ticket, 0) + 1
-        if attempts < _MOST_ATTEMPTS:
+        order.attempts += 1
+        if order.attempts < MOST_ATTEMPTS:
             return []
-        del self._wanted[ticket], self._attempts[ticket]
-        error = WorkerDiedError(order.index, worker, exitcode, attempts, stack)
-        return [Completion(ticket, error=error)]
+        del self._wanted[order.ticket]
+        error = WorkerDiedError(
+            order.index, worker, end.exitcode, order.attempts, end.stack,
+            end.oom_killed, end.memory,
+        )  # fmt: skip
+        return [Completion(order.ticket, error=error)]

@@ -9,13 +9,13 @@ from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 
-from .build import Recipe
+from .dataset import has_hooks
 from .default_seed import draw_seed
 from .epoch import Epoch
 from .errors import LoaderBusyError, LoaderClosedError, LoaderError
 from .options import LoaderOptions, length_of
 from .plan import EpochPlan
-from .pool import InlinePool
+from .pools import make_pool
 from .progress import Progress
 from .stats import Counts
 from .turns import Turns
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from .mapped import PageLock
-    from .options import OnError, StartMethod
+    from .options import OnError, OnTimeout, StartMethod
     from .pool import Pool
-    from .stats import LoaderStats
+    from .stats import LoaderStats, Skipped
 
 __all__ = ["Loader"]
 
@@ -60,9 +60,22 @@ class Loader:
         in_order: False delivers each batch as soon as it is built.
         timeout: Most seconds to wait for one batch, with threads or processes; None
             waits for ever.
+        on_timeout: What becomes of a batch that takes longer. ``"raise"`` ends the epoch
+            with a :class:`BatchTimeoutError`. ``"replace"`` logs where its worker stands,
+            replaces that worker and has another build the batch; when it has cost three
+            workers, hung or dead, it raises all the same.
         on_error: ``"raise"`` raises what ``__getitem__`` raised, where the batch belongs;
-            ``"skip"`` leaves the batch out and counts it.
-        retries: How often a batch that raises an ``Exception`` is tried again, 0 to 100.
+            ``"skip"`` leaves the batch out, counts it, logs it and lists it in
+            ``loader.skipped``, and so a batch that ended three workers.
+        max_errors: Most batches of one epoch that ``on_error="skip"`` leaves out: an
+            ``int``, 0 or more, is their number; a ``float``, 0.0 to 1.0, is their share of
+            the epoch's batches, and needs a dataset with an end. One more is a
+            :class:`SkipLimitError`. None sets no such bound.
+        retries: How often a batch that raises an ``Exception`` is tried again, 0 to 100,
+            each time with the same random state. The other batches go on meanwhile.
+        retry_delay: Seconds, 0 to 60, that a batch waits before it is tried again; twice
+            as long before each further time, 60 at the most. No worker waits with it. The
+            wait counts towards ``timeout``.
         worker_init_fn: Called with the worker's number, from 0, in each new worker.
 
     Raises:
@@ -90,8 +103,11 @@ class Loader:
         seed: int | None = None,
         in_order: bool = True,
         timeout: float | None = None,
+        on_timeout: OnTimeout = "raise",
         on_error: OnError = "raise",
+        max_errors: float | None = None,
         retries: int = 0,
+        retry_delay: float = 0.0,
         worker_init_fn: Callable[[int], object] | None = None,
     ) -> None:
         self._pool: Pool | None = None
@@ -121,11 +137,16 @@ class Loader:
             seed=draw_seed() if seed is None else seed,
             in_order=in_order,
             timeout=timeout,
+            on_timeout=on_timeout,
             on_error=on_error,
+            max_errors=max_errors,
             retries=retries,
+            retry_delay=retry_delay,
             worker_init_fn=worker_init_fn,
         )
-        if length_of(dataset) is None and options.shuffle:
+        length = length_of(dataset)
+        options.most_errors(length)
+        if length is None and options.shuffle:
             raise ValueError(
                 "shuffle=True needs a dataset with an end, got num_batches=None"
             )
@@ -279,6 +300,14 @@ class Loader:
         if self._pool is not None:
             self._pool.lock_pages(page_lock)
 
+    @property
+    def skipped(self) -> list[Skipped]:
+        """The batches that ``on_error="skip"`` left out: the last 1000, oldest first.
+
+        ``stats().skipped`` counts them all.
+        """
+        return list(self._counts.left_out)
+
     def stats(self) -> LoaderStats:
         """What this loader has done so far."""
         return self._counts.picture(
@@ -330,16 +359,18 @@ class Loader:
 
     def _run(self) -> Generator[Any, None, None]:
         self._check_open()
-        dataset, options = self.dataset, self.options
+        dataset = self.dataset
         if self._pool is None:
-            self._pool = self._make_pool()
+            self.options = self.options.settled()
+            self._pool = make_pool(dataset, self.options, portable=self._portable)
             if self._page_lock is not None:
                 self._pool.lock_pages(self._page_lock)
+        options = self.options
         self._epochs[:] = [epoch for epoch in self._epochs if epoch.under_way]
         alone = not self._epochs
         if alone:
             self._pool.settle(options.timeout)
-        elif _has_hooks(dataset):
+        elif has_hooks(dataset):
             raise LoaderBusyError(
                 "an epoch of this loader is under way, and its dataset has hooks, which "
                 "belong to one epoch at a time; finish the other iterator or close() it"
@@ -380,43 +411,6 @@ class Loader:
         return Progress(
             epoch, 0, (), None, seed=self.seed, shuffle=self.options.shuffle
         )
-
-    def _make_pool(self) -> Pool:
-        options = self.options = self.options.settled()
-        recipe = Recipe(
-            seed=options.seed,
-            num_workers=options.workers,
-            retries=options.retries,
-            rekey=options.processes or not options.workers,
-        )
-        measure = options.max_bytes is not None
-        if not options.workers:
-            return InlinePool(self.dataset, recipe, measure=measure)
-        # Each pool is imported where it is used: threads need none of multiprocessing.
-        if options.processes:
-            from .process_pool import ProcessPool
-
-            return ProcessPool(self.dataset, recipe, options, portable=self._portable)
-        from .thread_pool import ThreadPool
-
-        return ThreadPool(
-            self.dataset,
-            recipe,
-            options.workers,
-            options.worker_init_fn,
-            measure=measure,
-        )
-
-
-def _has_hooks(dataset: Any) -> bool:
-    """Whether a hook would do anything: ``PyDataset``'s own, empty ones do not."""
-    from .dataset import PyDataset
-
-    for name in ("on_epoch_begin", "on_epoch_end"):
-        hook = getattr(type(dataset), name, None)
-        if hook is not None and hook is not getattr(PyDataset, name):
-            return True
-    return False
 
 
 def _call(dataset: Any, hook: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import inspect
 import logging
 import time
@@ -10,7 +11,9 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from .delivery import Delivery
-from .errors import BatchTimeoutError, LoaderClosedError
+from .errors import BatchTimeoutError, LoaderClosedError, brief
+from .failures import Failures
+from .pool import MOST_ATTEMPTS
 from .progress import Progress
 from .records import Order
 
@@ -59,6 +62,10 @@ class Epoch:
         self._counts = counts
         self._position = start.position
         self._missing = deque(start.missing)  # positions before that one, to come first
+        self._failures = Failures(options, counts, start.epoch, plan.length)
+        self._tries: dict[int, int] = {}  # by ticket: how often it was tried again
+        # A heap of what is to be tried again: from which moment, ticket, last error.
+        self._later: list[tuple[float, int, str]] = []
         # Orders are sent a few at a time, as far as no worker runs dry meanwhile.
         self._portion = max(1, (options.max_queue_size - 2 * options.workers) // 2)
         # ticket -> position and index, while outstanding
@@ -74,7 +81,10 @@ class Epoch:
         """Take an answer, if it is to an order of this epoch."""
         if completion.ticket in self._places:
             self._counts.busy += completion.busy
-            self._counts.retries += completion.retries
+            if completion.again and self._is_tried_again(completion):
+                return
+            if self._tries:
+                self._tries.pop(completion.ticket, None)
             self._delivery.complete(completion)
 
     def progress(self) -> Progress:
@@ -111,6 +121,7 @@ class Epoch:
         Raises:
             Exception: What ``__getitem__`` raised, where its batch belongs.
             BatchTimeoutError: A batch took longer than the timeout.
+            SkipLimitError: More batches failed than may be left out.
             LoaderClosedError: The loader was closed in between.
         """
         self._running = self._batches(epochs)
@@ -142,9 +153,12 @@ class Epoch:
             self._pool.abandon(set(self._places))
             self._missing.extend(position for position, _ in self._places.values())
             self._places.clear()
+            self._later.clear()
 
     def _fill(self) -> None:
         """Ask for as many batches as the bound allows, if they are worth a message."""
+        if self._later:
+            self._try_again()
         if self._delivery.free < self._portion:
             return
         room = self._delivery.room
@@ -170,8 +184,7 @@ class Epoch:
 
     def _next(self, epochs: list[Epoch]) -> Completion | None:
         """The next completion, or None at the end of the plan."""
-        timeout = self._options.timeout
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = self._deadline()
         while True:
             if self._pool.closed:
                 raise LoaderClosedError(
@@ -180,14 +193,48 @@ class Epoch:
             completion = self._delivery.pop()
             if completion is not None or self._delivery.idle:
                 return completion
-            answers = self._pool.collect(deadline)
-            if not answers:
+            answers = self._pool.collect(self._next_look(deadline))
+            if not answers and deadline is not None and time.monotonic() >= deadline:
                 self._time_out()
+                deadline = self._deadline()
             for answer in answers:
                 for epoch in epochs:
                     epoch.file(answer)
             del answers
             self._fill()
+
+    def _deadline(self) -> float | None:
+        timeout = self._options.timeout
+        return None if timeout is None else time.monotonic() + timeout
+
+    def _next_look(self, deadline: float | None) -> float | None:
+        """Until when there is nothing to do but to hear answers."""
+        if not self._later:
+            return deadline
+        due = self._later[0][0]
+        return due if deadline is None else min(due, deadline)
+
+    def _is_tried_again(self, failed: Completion) -> bool:
+        tries = self._tries.get(failed.ticket, 0)
+        delay = self._failures.delay(tries)
+        if delay is None:
+            return False
+        assert failed.error is not None
+        self._tries[failed.ticket] = tries + 1
+        due = time.monotonic() + delay
+        heapq.heappush(self._later, (due, failed.ticket, brief(failed.error)))
+        return True
+
+    def _try_again(self) -> None:
+        """Ask once more for what has waited long enough after a try that failed."""
+        now = time.monotonic()
+        orders = []
+        while self._later and self._later[0][0] <= now:
+            _, ticket, _ = heapq.heappop(self._later)
+            _, index = self._places[ticket]
+            orders.append(Order(ticket, index, self.number))
+        if orders:
+            self._pool.submit(orders, again=True)
 
     def _is_skipped(self, completion: Completion) -> bool:
         """Whether the batch is left out; raises its error if it must not be."""
@@ -195,21 +242,37 @@ class Epoch:
         error = completion.error
         if error is None:
             return False
-        if self._options.on_error == "skip" and isinstance(error, Exception):
-            self._counts.skipped += 1
-            _log.warning(
-                "batch %d of epoch %d is left out: %r", index, self.number, error
-            )
-            return True
         self._missing.appendleft(position)  # it was not received
         try:
-            raise error
+            if not self._failures.leave_out(index, error):
+                raise error
         finally:
             del error, completion  # each would hold the other through the traceback
+        self._missing.popleft()
+        return True
 
     def _time_out(self) -> None:
+        """Have another worker build the batch that was waited for too long, or raise."""
+        timeout = self._options.timeout
+        assert timeout is not None
+        self._counts.timeouts += 1
         oldest = self._delivery.outstanding[0]
-        where = self._pool.give_up(oldest)
-        assert self._options.timeout is not None
         _, index = self._places[oldest]
-        raise BatchTimeoutError(index, self._options.timeout, where)
+        for _, ticket, error in self._later:
+            if ticket == oldest:
+                where = f"it waits to be tried again after {error}"
+                raise BatchTimeoutError(index, timeout, where)
+        again = self._options.on_timeout == "replace"
+        given_up = self._pool.give_up(oldest, again=again)
+        if not given_up.again:
+            raise BatchTimeoutError(index, timeout, given_up.where, given_up.attempts)
+        _log.warning(
+            "batch %d of epoch %d took longer than timeout=%r seconds, attempt %d of %d, "
+            "and is built again; %s",
+            index,
+            self.number,
+            timeout,
+            given_up.attempts,
+            MOST_ATTEMPTS,
+            given_up.where,
+        )

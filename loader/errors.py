@@ -11,6 +11,7 @@
     ├── DatasetEncodingError the dataset cannot travel to its workers  (TypeError)
     ├── WorkerStartError     a worker ended before it was ready        (RuntimeError)
     ├── WorkerDiedError      a batch ended its worker again and again  (RuntimeError)
+    ├── SkipLimitError       more batches failed than ``max_errors``   (RuntimeError)
     └── RemoteError          stands in for an exception that cannot travel
 
 What the user's own ``__getitem__`` raises is none of these: it arrives as itself.
@@ -31,9 +32,12 @@ __all__ = [
     "LoaderError",
     "LoaderForkedError",
     "RemoteError",
+    "SkipLimitError",
     "WorkerDiedError",
     "WorkerStartError",
 ]
+
+_BRIEF = 500  # characters
 
 
 class LoaderError(Exception):
@@ -58,20 +62,26 @@ class BatchTimeoutError(LoaderError, TimeoutError):
     Attributes:
         index: Index of the batch that did not come.
         seconds: The limit, in seconds.
-        where: Who was building it and where it stood, Python frames included;
-            "not started" if no worker had taken it yet.
+        where: Who was building it and where it stood, Python frames included; or why
+            nobody was.
+        attempts: How many workers it has cost, this one included: more than 1 with
+            ``on_timeout="replace"``, or if others died of it.
     """
 
-    def __init__(self, index: int, seconds: float, where: str) -> None:
-        super().__init__(index, seconds, where)
+    def __init__(
+        self, index: int, seconds: float, where: str, attempts: int = 1
+    ) -> None:
+        super().__init__(index, seconds, where, attempts)
         self.index = index
         self.seconds = seconds
         self.where = where
+        self.attempts = attempts
 
     def __str__(self) -> str:
+        times = f", in attempt {self.attempts}" if self.attempts > 1 else ""
         return (
-            f"batch {self.index} took longer than timeout={self.seconds!r} seconds; "
-            f"{self.where}"
+            f"batch {self.index} took longer than timeout={self.seconds!r} seconds"
+            f"{times}; {self.where}"
         )
 
 
@@ -150,25 +160,79 @@ class WorkerDiedError(LoaderError, RuntimeError):
         exitcode: Its exit code; negative is the number of the signal that ended it.
         attempts: How many workers tried.
         stack: The last worker's Python frames at the crash; empty if it left none.
+        oom_killed: Whether the kernel's out-of-memory killer ended it, by the count that
+            the kernel keeps for the worker's control group; None if there is no such
+            count, or if it was not ended by SIGKILL.
+        memory: What is known of its memory, in words: the most that it had at a time, or,
+            under forkserver, what the system had left after its end.
     """
 
     def __init__(
-        self, index: int, worker: int, exitcode: int, attempts: int, stack: str = ""
+        self,
+        index: int,
+        worker: int,
+        exitcode: int,
+        attempts: int,
+        stack: str = "",
+        oom_killed: bool | None = None,
+        memory: str = "",
     ) -> None:
-        super().__init__(index, worker, exitcode, attempts, stack)
+        super().__init__(index, worker, exitcode, attempts, stack, oom_killed, memory)
         self.index = index
         self.worker = worker
         self.exitcode = exitcode
         self.attempts = attempts
         self.stack = stack
+        self.oom_killed = oom_killed
+        self.memory = memory
 
     def __str__(self) -> str:
         said = (
             f"batch {self.index} ended its worker process {self.attempts} times, last "
-            f"worker {self.worker}: {describe_exit(self.exitcode)}; "
-            f"{likely_cause(self.exitcode)}"
+            f"worker {self.worker}: "
+            f"{describe_end(self.exitcode, self.oom_killed, self.memory)}"
         )
         return f"{said}\n{self.stack}" if self.stack else said
+
+
+class SkipLimitError(LoaderError, RuntimeError):
+    """More batches of one epoch failed than ``max_errors`` lets be left out.
+
+    Raised where the batch belongs that was one too many, from the error of that batch.
+
+    Attributes:
+        epoch: Number of the epoch, from 0.
+        count: Batches of it that failed, this one included.
+        max_errors: As it was given.
+        limit: The same as a number of batches.
+        indices: Of the last ones that failed, ten at the most, this one last.
+    """
+
+    def __init__(
+        self,
+        epoch: int,
+        count: int,
+        max_errors: float,
+        limit: int,
+        indices: tuple[int, ...],
+    ) -> None:
+        super().__init__(epoch, count, max_errors, limit, indices)
+        self.epoch = epoch
+        self.count = count
+        self.max_errors = max_errors
+        self.limit = limit
+        self.indices = indices
+
+    def __str__(self) -> str:
+        share = f" ({self.limit} batches)" if type(self.max_errors) is float else ""
+        named = ", ".join(map(str, self.indices))
+        which = "the last ones are" if self.count > 1 else "it is"
+        plural = "es" if self.count > 1 else ""
+        return (
+            f"{self.count} batch{plural} of epoch {self.epoch} failed, more than "
+            f"max_errors={self.max_errors!r}{share} allows; {which} {named}; mend them, "
+            "or allow more; loader.skipped tells the error of each that was left out"
+        )
 
 
 class RemoteError(LoaderError):
@@ -198,6 +262,15 @@ def add_note(error: BaseException, note: str) -> None:
             error.add_note(note)
 
 
+def brief(error: BaseException) -> str:
+    """Show an exception in a line, whatever it holds."""
+    try:
+        said = repr(error)
+    except Exception:  # noqa: BLE001 - the user's own, which may need what is not there
+        said = type(error).__qualname__
+    return said if len(said) <= _BRIEF else f"{said[:_BRIEF]}..."
+
+
 def describe_exit(exitcode: int) -> str:
     """Say an exit code as a person would: ``killed by SIGKILL (signal 9)``.
 
@@ -214,12 +287,36 @@ def describe_exit(exitcode: int) -> str:
     return f"it was killed by {name} (signal {-exitcode})"
 
 
-def likely_cause(exitcode: int) -> str:
-    """Say what usually stands behind such an end, and what to do about it."""
+def describe_end(exitcode: int, oom_killed: bool | None, memory: str) -> str:
+    """Say how a worker ended, what stands behind it, and how much memory it had.
+
+    Args:
+        exitcode: Negative is the number of a signal.
+        oom_killed: See :func:`likely_cause`.
+        memory: What is known of its memory, in words; may be empty.
+    """
+    said = f"{describe_exit(exitcode)}; {likely_cause(exitcode, oom_killed)}"
+    return f"{said}; {memory}" if memory else said
+
+
+def likely_cause(exitcode: int, oom_killed: bool | None = None) -> str:
+    """Say what stands behind such an end, and what to do about it.
+
+    Args:
+        exitcode: Negative is the number of a signal.
+        oom_killed: Whether the kernel's out-of-memory killer did it; None if nobody can
+            tell.
+    """
     if exitcode == -signal.SIGKILL:
+        if oom_killed is False:
+            return (
+                "the kernel's out-of-memory killer did not do it: something else sent "
+                "SIGKILL, such as a job scheduler or a person"
+            )
+        surely = "did it" if oom_killed else "does that most often"
         return (
-            "most often the kernel's out-of-memory killer: lower workers, "
-            "max_queue_size or the batch size"
+            f"the kernel's out-of-memory killer {surely}: lower workers, max_queue_size "
+            "or the batch size"
         )
     crashes = {
         signal.SIGSEGV,

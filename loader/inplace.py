@@ -41,9 +41,6 @@ class Room(Protocol):
     def place(self, size: int) -> NDArray[np.uint8]:
         """Room for ``size`` bytes."""
 
-    def restart(self) -> None:
-        """Begin again at the top."""
-
 
 class Site:
     """Where one worker process builds in place: now in this slot, now in that.
@@ -63,17 +60,14 @@ class Site:
         """Be what :func:`empty` asks for room, in this thread."""
         _site.set(self)
 
-    def begin(self, info: WorkerInfo, attempt: int) -> None:
-        """Begin a batch; one that failed, again at the top of its slot.
+    def begin(self, info: WorkerInfo) -> None:
+        """Begin a batch.
 
         Args:
             info: What :func:`feedline.get_worker_info` tells meanwhile. A loader inside
                 ``__getitem__`` makes that another one, and its batches lie elsewhere.
-            attempt: From 0.
         """
         self._info = info
-        if attempt and self.room is not None:
-            self.room.restart()
 
     def place(self, size: int) -> NDArray[np.uint8] | None:
         """Room for ``size`` bytes, for the batch that is being built and no other.

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import logging
-import operator
+import math
 import sys
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import numpy as np
+from .checks import boolean, byte_count, integer, one_of, seconds, share_or_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["LoaderOptions", "OnError", "StartMethod", "length_of"]
+__all__ = [
+    "LONGEST_DELAY",
+    "LoaderOptions",
+    "OnError",
+    "OnTimeout",
+    "StartMethod",
+    "length_of",
+]
 
 StartMethod = Literal["fork", "forkserver", "spawn"]
 OnError = Literal["raise", "skip"]
+OnTimeout = Literal["raise", "replace"]
 
 _log = logging.getLogger(__name__)
 
 _MOST_WORKERS = 1024
 _MOST_RETRIES = 100
 _LONGEST = 10**6  # seconds; what poll() can wait is not much more
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+LONGEST_DELAY = 60  # seconds between two tries of one batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +50,12 @@ class LoaderOptions:
         seed: Behind the order and every batch's random state; below 2**64.
         in_order: Whether batches come in the order of the plan.
         timeout: Seconds to wait for one batch; None waits for ever.
+        on_timeout: What happens to a batch that takes longer.
         on_error: What happens to a batch that raises.
+        max_errors: Most batches of an epoch that are left out, as a count or, if it is a
+            ``float``, as a share of its batches; None for no such bound.
         retries: How often a batch that raises an ``Exception`` is tried again first.
+        retry_delay: Seconds before that, doubled each time.
         worker_init_fn: Called with the worker's number in each new worker.
     """
 
@@ -56,63 +68,95 @@ class LoaderOptions:
     seed: int = 0
     in_order: bool = True
     timeout: float | None = None
+    on_timeout: OnTimeout = "raise"
     on_error: OnError = "raise"
+    max_errors: int | float | None = None
     retries: int = 0
+    retry_delay: float = 0.0
     worker_init_fn: Callable[[int], object] | None = None
 
     def __post_init__(self) -> None:
-        set_ = object.__setattr__  # the value is frozen for everyone else
-        set_(
-            self,
+        def keep(name: str, check: Callable[..., Any], *rules: Any) -> None:
+            # The value is frozen for everyone else.
+            object.__setattr__(self, name, check(name, getattr(self, name), *rules))
+
+        keep(
             "workers",
-            _integer(
-                "workers",
-                self.workers,
-                0,
-                _MOST_WORKERS,
-                "0 builds batches in the calling thread",
-            ),
+            integer,
+            0,
+            _MOST_WORKERS,
+            "0 builds batches in the calling thread",
         )
-        set_(
-            self,
+        keep("use_multiprocessing", boolean)
+        keep(
             "max_queue_size",
-            _integer(
-                "max_queue_size",
-                self.max_queue_size,
-                1,
-                None,
-                "it is the number of batches in flight or ready, in all",
-            ),
+            integer,
+            1,
+            None,
+            "it is the number of batches in flight or ready, in all",
         )
-        set_(
-            self,
-            "seed",
-            _integer("seed", self.seed, 0, 2**64 - 1, "None draws a fresh one"),
-        )
-        set_(
-            self,
-            "retries",
-            _integer("retries", self.retries, 0, _MOST_RETRIES, "0 never tries again"),
-        )
-        for name in ("use_multiprocessing", "shuffle", "in_order"):
-            set_(self, name, _boolean(name, getattr(self, name)))
-        set_(self, "max_bytes", _byte_count(self.max_bytes))
-        set_(self, "timeout", _seconds(self.timeout))
-        if self.on_error not in get_args(OnError):
-            raise ValueError(
-                f"on_error must be 'raise' or 'skip', got {self.on_error!r}"
+        keep("max_bytes", byte_count)
+        keep("shuffle", boolean)
+        keep("seed", integer, 0, 2**64 - 1, "None draws a fresh one")
+        keep("in_order", boolean)
+        if self.timeout is not None:
+            keep("timeout", seconds, False, _LONGEST, "None waits for ever")
+        keep("on_timeout", one_of, get_args(OnTimeout))
+        keep("on_error", one_of, get_args(OnError))
+        if self.max_errors is not None:
+            keep(
+                "max_errors", share_or_count, "3 is a count, 0.1 a share of an epoch's"
             )
+        keep("retries", integer, 0, _MOST_RETRIES, "0 never tries again")
+        keep("retry_delay", seconds, True, LONGEST_DELAY, "0 tries again at once")
         if self.worker_init_fn is not None and not callable(self.worker_init_fn):
             raise TypeError(
                 "worker_init_fn must be a function of the worker's number or None, got "
                 f"{self.worker_init_fn!r}"
             )
-        set_(self, "start_method", self._checked_start_method())
+        self._check_company()
+        object.__setattr__(self, "start_method", self._checked_start_method())
 
     @property
     def processes(self) -> bool:
         """Whether batches are built in worker processes."""
         return self.use_multiprocessing and self.workers > 0
+
+    def most_errors(self, length: int | None) -> int | None:
+        """How many batches of an epoch may be left out; None for any number.
+
+        Args:
+            length: Batches in the epoch; None for one without end.
+
+        Raises:
+            ValueError: It has no end, and ``max_errors`` is a share.
+        """
+        if not isinstance(self.max_errors, float):
+            return self.max_errors
+        if length is None:
+            raise ValueError(
+                f"max_errors={self.max_errors!r} is a share of an epoch's batches, and "
+                "the dataset has no end (num_batches=None); give a number of batches"
+            )
+        return math.floor(self.max_errors * length + 1e-9)  # 0.29 of 100 is 29
+
+    def _check_company(self) -> None:
+        """Refuse options that would do nothing without another."""
+        if self.on_timeout != "raise" and self.timeout is None:
+            raise ValueError(
+                f"on_timeout={self.on_timeout!r} is for batches that take longer than "
+                "timeout, got timeout=None; give a number of seconds"
+            )
+        if self.max_errors is not None and self.on_error != "skip":
+            raise ValueError(
+                f"max_errors={self.max_errors!r} bounds how many batches are left out, "
+                "and none is; add on_error='skip' or leave it out"
+            )
+        if self.retry_delay and not self.retries:
+            raise ValueError(
+                f"retry_delay={self.retry_delay!r} is for batches that are tried again, "
+                "got retries=0; add retries=3 or leave it out"
+            )
 
     def _checked_start_method(self) -> StartMethod | None:
         known = get_args(StartMethod)
@@ -199,56 +243,4 @@ def length_of(dataset: Any) -> int | None:
             f"num_batches must be an integer or None, got the method {length!r}; put "
             "@property above it"
         )
-    return _integer("num_batches", length, 0, None, "None means that it has no end")
-
-
-def _integer(name: str, value: Any, low: int, high: int | None, remedy: str) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, got {value!r}; {remedy}")
-    if number < low or (high is not None and number > high):
-        bounds = f"{low} or more" if high is None else f"from {low} to {high}"
-        raise ValueError(f"{name} must be {bounds}, got {value!r}; {remedy}")
-    return number
-
-
-def _boolean(name: str, value: Any) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-    return bool(value)
-
-
-def _seconds(value: Any) -> float | None:
-    if value is None:
-        return None
-    numbers = (int, float, np.integer, np.floating)
-    if isinstance(value, bool) or not isinstance(value, numbers):
-        raise TypeError(f"timeout must be a number of seconds or None, got {value!r}")
-    if not 0 < value <= _LONGEST:
-        raise ValueError(
-            f"timeout must be positive and finite, at most {_LONGEST} seconds, got "
-            f"{value!r}; None waits for ever"
-        )
-    return float(value)
-
-
-def _byte_count(value: Any) -> int | None:
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        return _integer("max_bytes", value, 1, None, "None sets no bound")
-    digits = value.strip().upper().rstrip("KMGTB ")
-    unit = value.strip().upper()[len(digits) :].strip()
-    try:
-        count = int(float(digits) * _UNITS[unit])
-    except (KeyError, ValueError, OverflowError):
-        count = 0
-    if count < 1:
-        raise ValueError(
-            "max_bytes must be a number of bytes or text such as '2GB', 1 or more, got "
-            f"{value!r}; None sets no bound"
-        )
-    return count
+    return integer("num_batches", length, 0, None, "None means that it has no end")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from time import perf_counter_ns
+from dataclasses import dataclass
+from time import monotonic, perf_counter_ns, sleep
 from typing import TYPE_CHECKING, Any
 
 from .records import Completion
@@ -21,7 +22,31 @@ if TYPE_CHECKING:
     from .mapped import PageLock
     from .records import Order
 
-__all__ = ["InlinePool", "Pool", "size_of"]
+__all__ = [
+    "MOST_ATTEMPTS",
+    "GivenUp",
+    "InlinePool",
+    "Pool",
+    "by_ticket",
+    "size_of",
+]
+
+MOST_ATTEMPTS = 3  # workers that one batch may cost
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """What came of giving a batch up.
+
+    Attributes:
+        where: Who was building it, and where it stood.
+        attempts: Workers that it has cost.
+        again: Whether another builds it now.
+    """
+
+    where: str
+    attempts: int
+    again: bool
 
 
 class Pool(ABC):
@@ -62,8 +87,14 @@ class Pool(ABC):
         """
 
     @abstractmethod
-    def submit(self, orders: Sequence[Order]) -> None:
-        """Ask for batches. Never waits."""
+    def submit(self, orders: Sequence[Order], *, again: bool = False) -> None:
+        """Ask for batches. Never waits.
+
+        Args:
+            orders: In the order in which they are to be begun.
+            again: Whether they were asked for before. They are older than most of what
+                nobody has begun, and take their places among it, by ticket.
+        """
 
     @abstractmethod
     def collect(self, deadline: float | None) -> list[Completion]:
@@ -82,11 +113,13 @@ class Pool(ABC):
         """Nobody wants these any more. What has not begun never will. Never waits."""
 
     @abstractmethod
-    def give_up(self, ticket: int) -> str:
-        """Stop waiting for a batch that takes too long; part with its worker.
+    def give_up(self, ticket: int, *, again: bool) -> GivenUp:
+        """Part with the worker of a batch that takes too long.
 
-        Returns:
-            Who was building it, and where it stood.
+        Args:
+            ticket: The batch's.
+            again: Whether another worker is to build it, unless it has cost
+                ``MOST_ATTEMPTS``.
         """
 
     def lock_pages(self, page_lock: PageLock) -> None:
@@ -125,12 +158,18 @@ class InlinePool(Pool):
     def begin_epoch(self, *, alone: bool) -> None:
         """The dataset is the consumer's own."""
 
-    def submit(self, orders: Sequence[Order]) -> None:
+    def submit(self, orders: Sequence[Order], *, again: bool = False) -> None:
         """Note what to build."""
         self._orders.extend(orders)
+        if again:
+            self._orders = deque(sorted(self._orders, key=by_ticket))
 
     def collect(self, deadline: float | None) -> list[Completion]:
         """Build one batch. The deadline cannot interrupt it."""
+        if not self._orders:
+            assert deadline is not None  # what is asked for waits for its next try
+            sleep(max(0.0, deadline - monotonic()))
+            return []
         order = self._orders.popleft()
         start = perf_counter_ns()
         with kept_globals(self._spare):
@@ -142,7 +181,7 @@ class InlinePool(Pool):
                 built.error,
                 size_of(built.batch) if self._measure else 0,
                 perf_counter_ns() - start,
-                built.retries,
+                built.again,
             )
         ]
 
@@ -150,14 +189,19 @@ class InlinePool(Pool):
         """Forget what was to be built."""
         self._orders = deque(o for o in self._orders if o.ticket not in tickets)
 
-    def give_up(self, ticket: int) -> str:
-        """Say what there is to say."""
-        return "not started"
+    def give_up(self, ticket: int, *, again: bool) -> GivenUp:
+        """Say that nothing is begun before it is waited for."""
+        return GivenUp("nobody had begun it", 0, again=False)
 
     def close(self) -> None:
         """Forget everything."""
         self.closed = True
         self._orders.clear()
+
+
+def by_ticket(order: Order) -> int:
+    """The key by which orders stand in the order of asking."""
+    return order.ticket
 
 
 def size_of(batch: Any) -> int:

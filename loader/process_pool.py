@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .crew import Crew, undisturbed
 from .dispatch import Dispatch
 from .errors import LoaderBusyError, LoaderClosedError
-from .pool import Pool
+from .pool import GivenUp, Pool
 from .snapshot import Versions
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class ProcessPool(Pool):
             while dispatch.busy:
                 deadline = None if timeout is None else time.monotonic() + timeout
                 heard, _ = dispatch.turn(deadline)
-                if not heard and not dispatch.give_up_all():
+                if not heard and not dispatch.end_builders():
                     self._disband()
                     return
 
@@ -105,12 +105,15 @@ class ProcessPool(Pool):
         if not dispatch.crew.pids:
             self._start(dispatch)
 
-    def submit(self, orders: Sequence[Order]) -> None:
+    def submit(self, orders: Sequence[Order], *, again: bool = False) -> None:
         """Send tasks to whichever worker is free first."""
         dispatch = self._whole()
         with self._in_one_piece():
             self._wanted.update([(order.ticket, order) for order in orders])
-            dispatch.send(orders)
+            if again:
+                dispatch.sort_out(orders)
+            else:
+                dispatch.send(orders)
 
     def collect(self, deadline: float | None) -> list[Completion]:
         """Turn the crank: hear results and deaths, and answer them."""
@@ -134,11 +137,11 @@ class ProcessPool(Pool):
         with self._in_one_piece():
             dispatch.sort_out()
 
-    def give_up(self, ticket: int) -> str:
+    def give_up(self, ticket: int, *, again: bool) -> GivenUp:
         """Ask the worker where it stands, and end it."""
-        self._wanted.pop(ticket, None)
-        told = self._dispatch.give_up(ticket) if self._dispatch else None
-        return told or "no worker had begun it"
+        dispatch = self._whole()
+        with self._in_one_piece():
+            return dispatch.give_up(ticket, again=again)
 
     def lock_pages(self, page_lock: PageLock) -> None:
         """Lock each slot once, when the first batch in it is read."""
@@ -160,7 +163,7 @@ class ProcessPool(Pool):
 
     def _check_here(self) -> None:
         if self._dispatch is not None:
-            self._dispatch.crew.check_here()
+            self._dispatch.crew.pipes.check_here()
 
     def _whole(self) -> Dispatch:
         """The dispatch, in a known state, in the middle of an epoch."""

@@ -2,8 +2,9 @@
 
 ``Task`` and ``Result`` cross the two pipes as records of 32 bytes each: far below
 ``PIPE_BUF``, so that the kernel makes every read and every write of one atomic.
-``Completion`` stays in the parent. Nobody changes one of these after it was made; they are
-not frozen because that would triple the time to make one, several times for each batch.
+``Completion`` stays in the parent. Nobody changes one of these after it was made, but for
+the ``attempts`` of an order; they are not frozen because that would triple the time to
+make one, several times for each batch.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ class Order:
         ticket: Number of the request; it never repeats in the life of a loader.
         index: Which batch.
         epoch: In which epoch, from 0.
+        attempts: How many workers it has cost: those that died of it or hung in it.
     """
 
     ticket: int
     index: int
     epoch: int
+    attempts: int = 0
 
 
 @dataclass(slots=True)
@@ -76,9 +79,10 @@ class Kind:
     """What an answer holds. Plain numbers, because an enum's cost a microsecond each."""
 
     BATCH: Final = 0  # the batch
-    ERROR: Final = 1  # the exception that building it raised
-    READY: Final = 2  # no answer yet: the worker has started
-    FAILED: Final = 3  # the exception that kept the worker from starting
+    RAISED: Final = 1  # the exception that building it raised, which may be for once
+    ERROR: Final = 2  # another exception, which is for good
+    READY: Final = 3  # no answer yet: the worker has started
+    FAILED: Final = 4  # the exception that kept the worker from starting
 
 
 @dataclass(slots=True)
@@ -92,7 +96,6 @@ class Result:
         slot: Where it lies.
         worker: Number of the worker, from 0; below 2**16.
         kind: What it holds, one of :class:`Kind`.
-        retries: How often building it was tried again.
     """
 
     number: int
@@ -101,22 +104,17 @@ class Result:
     slot: int
     worker: int
     kind: int
-    retries: int = 0
 
     def pack(self) -> bytes:
         """The 32 bytes that cross the pipe."""
-        tail = self.kind | self.retries << 8
         return _RESULT.pack(
-            self.number, self.size, self.busy, self.slot, self.worker, tail
+            self.number, self.size, self.busy, self.slot, self.worker, self.kind
         )
 
     @classmethod
     def unpack_all(cls, records: bytes) -> list[Result]:
         """Read any number of packed results, in the order in which they were written."""
-        return [
-            cls(number, size, busy, slot, worker, tail & 255, tail >> 8)
-            for number, size, busy, slot, worker, tail in _RESULT.iter_unpack(records)
-        ]
+        return [cls(*fields) for fields in _RESULT.iter_unpack(records)]
 
 
 @dataclass(slots=True)
@@ -129,7 +127,7 @@ class Completion:
         error: What it raised; None if it returned.
         size: Bytes of the batch, 0 where nobody counted.
         busy: Nanoseconds a worker spent on it.
-        retries: How often building it was tried again.
+        again: Whether the error may be for once: building it raised an ``Exception``.
     """
 
     ticket: int
@@ -137,4 +135,4 @@ class Completion:
     error: BaseException | None = None
     size: int = 0
     busy: int = 0
-    retries: int = 0
+    again: bool = False

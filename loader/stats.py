@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 
-__all__ = ["Counts", "LoaderStats"]
+__all__ = ["Counts", "LoaderStats", "Skipped"]
+
+_MOST_SKIPPED = 1000  # batches that are remembered by name
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A batch that ``on_error="skip"`` left out.
+
+    Attributes:
+        epoch: In which epoch, from 0.
+        index: Which batch.
+        error: The ``repr`` of what it raised, 500 characters at the most.
+    """
+
+    epoch: int
+    index: int
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +34,7 @@ class LoaderStats:
         batches: Batches delivered to the consumer.
         skipped: Batches left out by ``on_error="skip"``.
         retries: Builds that were tried again.
+        timeouts: How often a batch took longer than ``timeout``.
         deaths: Worker processes that ended and were replaced.
         workers: Threads or processes; 0 in the calling thread.
         processes: Whether they are processes.
@@ -28,6 +47,7 @@ class LoaderStats:
     batches: int = 0
     skipped: int = 0
     retries: int = 0
+    timeouts: int = 0
     deaths: int = 0
     workers: int = 0
     processes: bool = False
@@ -64,6 +84,7 @@ class LoaderStats:
         for number, what in (
             (self.skipped, "skipped"),
             (self.retries, "tried again"),
+            (self.timeouts, "timed out"),
             (self.deaths, "workers replaced"),
         ):
             if number:
@@ -79,9 +100,18 @@ class Counts:
     batches: int = 0
     skipped: int = 0
     retries: int = 0
+    timeouts: int = 0
     wait: int = 0
     busy: int = 0
     elapsed: int = 0
+    left_out: deque[Skipped] = field(
+        default_factory=lambda: deque(maxlen=_MOST_SKIPPED)
+    )
+
+    def skip(self, epoch: int, index: int, error: str) -> None:
+        """Count a batch that is left out, and remember it."""
+        self.skipped += 1
+        self.left_out.append(Skipped(epoch, index, error))
 
     def picture(self, *, workers: int, processes: bool, deaths: int) -> LoaderStats:
         """The counts as they stand now."""
@@ -90,6 +120,7 @@ class Counts:
             batches=self.batches,
             skipped=self.skipped,
             retries=self.retries,
+            timeouts=self.timeouts,
             deaths=deaths,
             workers=workers,
             processes=processes,

@@ -23,7 +23,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from .errors import LoaderClosedError, LoaderForkedError, add_note
-from .pool import Pool, size_of
+from .pool import MOST_ATTEMPTS, GivenUp, Pool, by_ticket, size_of
 from .records import Completion
 
 if TYPE_CHECKING:
@@ -48,6 +48,9 @@ class _Seat:
         number: Of the worker.
         order: What is being built.
         given_up: Set when nobody waits for this thread any more; it leaves by itself.
+        answering: Held by who decides what becomes of the order: the thread while it
+            answers, the consumer for ever once it has given the thread up. Nobody waits
+            for it.
         failed: Set when ``worker_init_fn`` raised and the thread has left.
         thread: Who sits here.
     """
@@ -56,6 +59,7 @@ class _Seat:
     order: Order | None = None
     given_up: bool = False
     failed: bool = False
+    answering: threading.Lock = field(default_factory=threading.Lock)
     thread: threading.Thread = field(init=False)
 
 
@@ -111,7 +115,7 @@ class ThreadPool(Pool):
             deadline = None if timeout is None else time.monotonic() + timeout
             if not self.collect(deadline):
                 for seat in busy:
-                    self._replace(seat)
+                    self._part_with(seat)
 
     def begin_epoch(self, *, alone: bool) -> None:
         """Start the threads that there are not, all of them at the first epoch."""
@@ -121,8 +125,10 @@ class ThreadPool(Pool):
             if seat is None or seat.failed or not seat.thread.is_alive():
                 self._seat(number)
 
-    def submit(self, orders: Sequence[Order]) -> None:
+    def submit(self, orders: Sequence[Order], *, again: bool = False) -> None:
         """Queue the orders for whichever thread is free first."""
+        if again:
+            orders = sorted([*orders, *self._take_back()], key=by_ticket)
         for order in orders:
             self._shared.orders.put(order)
 
@@ -152,18 +158,13 @@ class ThreadPool(Pool):
         ):  # closed; or the interpreter ends, and its modules go
             return
         self._shared.unwanted.update(tickets)
-        kept = []
-        with suppress(Empty):
-            while True:
-                order = self._shared.orders.get_nowait()
-                if order is not None and order.ticket in tickets:
-                    self._shared.unwanted.discard(order.ticket)
-                else:
-                    kept.append(order)
-        for order in kept:
-            self._shared.orders.put(order)
+        for order in self._take_back():
+            if order.ticket in tickets:
+                self._shared.unwanted.discard(order.ticket)
+            else:
+                self._shared.orders.put(order)
 
-    def give_up(self, ticket: int) -> str:
+    def give_up(self, ticket: int, *, again: bool) -> GivenUp:
         """Tell where the thread stands, and seat another in its place."""
         for seat in self._seats.values():
             order = seat.order
@@ -172,12 +173,16 @@ class ThreadPool(Pool):
             # The documented way to another thread's frames, its name notwithstanding.
             frame = sys._current_frames().get(seat.thread.ident or 0)  # noqa: SLF001
             stack = "".join(traceback.format_stack(frame)).rstrip()
-            self._replace(seat)
-            return (
+            order.attempts += 1
+            again = again and order.attempts < MOST_ATTEMPTS
+            if self._part_with(seat) and again:
+                self.submit([order], again=True)
+            where = (
                 f"thread {seat.number} was building it, and is left behind, because a "
                 f"thread cannot be ended; it stands at:\n{stack}"
             )
-        return "not started"
+            return GivenUp(where, order.attempts, again)
+        return GivenUp("no thread had begun it", 0, again=False)
 
     def close(self) -> None:
         """Tell all threads to leave, and wait a moment for them."""
@@ -225,9 +230,22 @@ class ThreadPool(Pool):
         self._seats[number] = seat
         seat.thread.start()
 
-    def _replace(self, seat: _Seat) -> None:
+    def _part_with(self, seat: _Seat) -> bool:
+        """Seat another thread, unless this one is just answering after all."""
+        if not seat.answering.acquire(blocking=False):
+            return False
         seat.given_up = True
         self._seat(seat.number)
+        return True
+
+    def _take_back(self) -> list[Order]:
+        """Take all orders that no thread has taken."""
+        taken = []
+        with suppress(Empty):
+            while (order := self._shared.orders.get_nowait()) is not None:
+                taken.append(order)
+            self._shared.orders.put(None)  # the sign to leave is for the threads
+        return taken
 
 
 def _serve(
@@ -258,8 +276,11 @@ def _serve(
             completion = Completion(order.ticket)
         else:
             completion = _answer(dataset, recipe, order, seat.number, measure, start)
+        if not seat.answering.acquire(blocking=False):
+            return
         seat.order = None  # first, and only then the answer: settle() waits for one
         shared.answers.put(completion)
+        seat.answering.release()
         # Waiting for the next order must not keep this batch alive.
         del completion
 
@@ -273,4 +294,4 @@ def _answer(
         return Completion(order.ticket, error=error)
     size = size_of(built.batch) if measure else 0
     busy = perf_counter_ns() - start
-    return Completion(order.ticket, built.batch, built.error, size, busy, built.retries)
+    return Completion(order.ticket, built.batch, built.error, size, busy, built.again)

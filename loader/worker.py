@@ -117,9 +117,9 @@ def main(setup: Setup) -> None:
             )
             packed = pack_error(error, _name(setup))
             size = Writer(arena, setup.start_slot).write(packed)
-            _tell(setup, 0, size, 0, setup.start_slot, Kind.FAILED, 0)
+            _tell(setup, 0, size, 0, setup.start_slot, Kind.FAILED)
             return
-        _tell(setup, 0, 0, 0, setup.start_slot, Kind.READY, 0)
+        _tell(setup, 0, 0, 0, setup.start_slot, Kind.READY)
         _serve(setup, arena, dataset)
 
 
@@ -135,7 +135,7 @@ def _serve(setup: Setup, arena: Arena, dataset: Any) -> None:
         start = perf_counter_ns()
         writer = site.room = Writer(arena, task.slot)
         built: Built | None = None
-        retries = 0
+        kind: int = Kind.ERROR
         try:
             if task.version != version:
                 dataset = None
@@ -143,9 +143,12 @@ def _serve(setup: Setup, arena: Arena, dataset: Any) -> None:
                 dataset = load(arena, task.state_slot, setup.birth.inherited)
                 version = task.version
             built = setup.recipe.build(dataset, task, worker, site)
-            error, retries = built.error, built.retries
+            error = built.error
             if error is None:
                 size = _write_batch(writer, task, built.batch)
+                kind = Kind.BATCH
+            elif built.again:
+                kind = Kind.RAISED
         except SystemExit:
             raise
         except BaseException as failure:  # noqa: BLE001 - raised where the batch belongs
@@ -153,25 +156,23 @@ def _serve(setup: Setup, arena: Arena, dataset: Any) -> None:
         # Nothing here may hold the batch, and no one may build in its slot, from now on:
         # what is still held of it is the user's own.
         site.room = built = None
-        kind: int = Kind.BATCH
         if error is None:
             writer.release()
         else:
-            kind = Kind.ERROR
             packed = pack_error(error, _name(setup))
             error = None
             writer.restart()
             size = writer.write(packed)
         busy = perf_counter_ns() - start
-        _tell(setup, task.number, size, busy, task.slot, kind, retries)
+        _tell(setup, task.number, size, busy, task.slot, kind)
         # Only now: a task that no claim and no result tells of would be done again.
         claim[worker] = 0
 
 
 def _tell(
-    setup: Setup, number: int, size: int, busy: int, slot: int, kind: int, retries: int
+    setup: Setup, number: int, size: int, busy: int, slot: int, kind: int
 ) -> None:
-    result = Result(number, size, busy, slot, setup.worker, kind, retries)
+    result = Result(number, size, busy, slot, setup.worker, kind)
     os.write(setup.results.fd, result.pack())
 
 

@@ -702,6 +702,40 @@ class Slow(Numbers):
         return index
 
 
+class Hangs(Numbers):
+    """Some batches hang, the first times, each in one of these ways:
+
+    ``"Python"``, ``"C"`` with the interpreter's lock held, ``"stubborn"`` with signals
+    ignored that ask it to end; and ``"SIGKILL"`` ends its worker.
+    """
+
+    def __init__(
+        self, folder: Path, ways: dict[int, list[str]], length: int = 8
+    ) -> None:
+        super().__init__(length)
+        self.gate = Gate(folder)
+        self.ways = ways
+
+    def __getitem__(self, index: int) -> Any:
+        for number, way in enumerate(self.ways.get(index, ())):
+            if self.gate.arrive(f"{index}-{number}"):
+                self.gate.arrive(os.getpid())
+                self._hang(way)
+                break
+        return index
+
+    def _hang(self, way: str) -> None:
+        match way:
+            case "C":
+                ctypes.PyDLL(None).sleep(60)
+            case "SIGKILL":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "stubborn":
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+        hang_here(self.gate)
+
+
 def hang_here(gate: Gate) -> None:
     """A name to look for in a stack."""
     wait_until(lambda: gate.has_arrived("over"), "the hang is over", 60.0)

@@ -14,7 +14,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, overload
 
-from feedline import PyDataset
+from feedline import PyDataset, has_hooks
 
 from .nests import Nest, is_array, is_nest, samples_along
 
@@ -129,7 +129,7 @@ def samples_of(dataset: Any) -> tuple[int, Callable[[Indices], View]]:
         TypeError, ValueError: See :func:`feedline.utils.split_dataset`.
     """
     if _has_batches(dataset):
-        kind = _HookedBatches if _has_hooks(dataset) else Batches
+        kind = _HookedBatches if has_hooks(dataset) else Batches
         return _number_of_batches(dataset), partial(kind, dataset)
     if is_nest(dataset):
         nest = Nest(dataset)
@@ -148,15 +148,6 @@ def _has_batches(dataset: Any) -> bool:
         or any(hasattr(type(dataset), hook) for hook in hooks)
         or hasattr(dataset, "num_batches")
     )
-
-
-def _has_hooks(dataset: Any) -> bool:
-    """Whether a hook would do anything: ``PyDataset``'s own do not."""
-    for name in ("on_epoch_begin", "on_epoch_end"):
-        hook = getattr(type(dataset), name, None)
-        if hook is not None and hook is not getattr(PyDataset, name):
-            return True
-    return False
 
 
 def _run_hook(dataset: Any, name: str) -> None:

@@ -521,15 +521,15 @@ from feedline import Loader
 from tests.datasets import Blocks
 
 def interrupt(tasks):
-    del crew.send  # once
+    del pipes.send  # once
     raise KeyboardInterrupt
 
 if __name__ == "__main__":
     with Loader(Blocks(30), {options}, max_queue_size=3, timeout=3) as loader:
         left, right = iter(loader), iter(loader)
         assert (next(left)[0], next(right)[0]) == (0, 0)
-        crew = loader._pool._dispatch.crew
-        crew.send = interrupt
+        pipes = loader._pool._dispatch.crew.pipes
+        pipes.send = interrupt
         try:
             list(left)
         except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Building one batch: its random state, retries, and what its exceptions become."""
+"""Building one batch: its random state, and what its exceptions become."""
 
 from __future__ import annotations
 
@@ -30,11 +30,9 @@ class Calls:
         return self.function(index)
 
 
-def build(
-    function: Callable[[int], Any] | Calls, *, retries: int = 0, rekey: bool = False
-) -> Built:
+def build(function: Callable[[int], Any] | Calls, *, rekey: bool = False) -> Built:
     dataset = function if isinstance(function, Calls) else Calls(function)
-    recipe = Recipe(seed=5, num_workers=3, retries=retries, rekey=rekey)
+    recipe = Recipe(seed=5, num_workers=3, rekey=rekey)
     return recipe.build(dataset, Order(ticket=40, index=7, epoch=2), 1)
 
 
@@ -46,15 +44,15 @@ def raising(error: BaseException) -> Callable[[int], Any]:
 
 
 def test_a_batch_is_what_getitem_returned() -> None:
-    assert build(lambda index: [index]) == Built([7], None, 0)
+    assert build(lambda index: [index]) == Built([7])
 
 
 def test_none_is_a_batch() -> None:
-    assert build(lambda index: None) == Built(None, None, 0)
+    assert build(lambda index: None) == Built(None)
 
 
 def test_a_task_is_built_as_its_order_is() -> None:
-    recipe = Recipe(seed=5, num_workers=3, retries=0, rekey=False)
+    recipe = Recipe(seed=5, num_workers=3, rekey=False)
     task = Task(number=1, index=7, epoch=2, slot=9, version=1, state_slot=0)
     drawn = [
         recipe.build(Calls(lambda i: get_worker_info().rng.random()), what, 1).batch  # type: ignore[union-attr]
@@ -87,12 +85,12 @@ def test_a_sign_of_an_end_becomes_an_error_that_is_none(
     kind: type[BaseException],
 ) -> None:
     dataset = Calls(raising(kind()))
-    built = build(dataset, retries=3)
+    built = build(dataset)
     assert type(built.error) is RuntimeError
     assert type(built.error.__cause__) is kind
     assert "__getitem__(7)" in str(built.error)
     assert kind.__name__ in str(built.error)
-    assert dataset.calls == 1
+    assert not built.again
 
 
 class Own(BaseException):
@@ -103,39 +101,24 @@ class Own(BaseException):
 def test_a_base_exception_is_an_answer_and_is_not_tried_again(
     error: BaseException,
 ) -> None:
-    dataset = Calls(raising(error))
-    built = build(dataset, retries=3)
+    built = build(raising(error))
     assert built.error is error
-    assert (dataset.calls, built.retries) == (1, 0)
+    assert not built.again
 
 
-@pytest.mark.parametrize("retries", [0, 3])
-def test_system_exit_is_for_the_pool_to_answer(retries: int) -> None:
+def test_system_exit_is_for_the_pool_to_answer() -> None:
     dataset = Calls(raising(SystemExit(3)))
     with pytest.raises(SystemExit):
-        build(dataset, retries=retries)
+        build(dataset)
     assert dataset.calls == 1
     assert get_worker_info() is None
 
 
-def test_a_batch_that_raises_is_tried_again_as_often_as_asked() -> None:
+def test_a_batch_that_raises_is_built_once_and_may_be_tried_again() -> None:
     dataset = Calls(raising(ValueError()))
-    built = build(dataset, retries=2)
+    built = build(dataset)
     assert type(built.error) is ValueError
-    assert (dataset.calls, built.retries) == (3, 2)
-
-
-def test_a_batch_that_succeeds_at_last_tells_how_often_it_was_tried_again() -> None:
-    errors = [OSError("once"), OSError("twice")]
-
-    def flaky(index: int) -> str:
-        if errors:
-            raise errors.pop()
-        return "there"
-
-    dataset = Calls(flaky)
-    assert build(dataset, retries=5) == Built("there", None, 2)
-    assert dataset.calls == 3
+    assert (dataset.calls, built.again) == (1, True)
 
 
 def test_every_attempt_begins_with_the_same_random_state() -> None:
@@ -150,7 +133,8 @@ def test_every_attempt_begins_with_the_same_random_state() -> None:
         return "there"
 
     with kept_globals(np.random.MT19937(0)):
-        build(flaky, retries=2, rekey=True)
+        for _ in range(3):
+            build(flaky, rekey=True)
     assert seen[0] == seen[1] == seen[2]
 
 

@@ -18,8 +18,10 @@ from feedline.errors import (
     LoaderError,
     LoaderForkedError,
     RemoteError,
+    SkipLimitError,
     WorkerDiedError,
     WorkerStartError,
+    brief,
     describe_exit,
     likely_cause,
 )
@@ -32,7 +34,8 @@ ONE_OF_EACH = [
     BatchEncodingError(7, "batch['x'][2]", "of type 'lock' (cannot pickle)"),
     DatasetEncodingError("dataset.lock", "of type 'lock' (cannot pickle)"),
     WorkerStartError(3, -9, "a script needs a main guard"),
-    WorkerDiedError(7, 3, -11, 3, "frame one"),
+    WorkerDiedError(7, 3, -11, 3, "frame one", None, "it had 5 MB"),
+    SkipLimitError(2, 4, 0.1, 3, (1, 5, 6, 9)),
     RemoteError("some.Kind", "what it said", "where it was"),
 ]
 
@@ -66,6 +69,7 @@ def test_every_class_of_the_room_is_pickled_above() -> None:
         (DatasetEncodingError, TypeError),
         (WorkerStartError, RuntimeError),
         (WorkerDiedError, RuntimeError),
+        (SkipLimitError, RuntimeError),
         (RemoteError, Exception),
     ],
 )
@@ -86,6 +90,39 @@ def test_a_timeout_that_is_an_oserror_keeps_its_own_sentence() -> None:
     assert "batch 7" in str(error)
     assert "timeout=2.5" in str(error)
     assert "no worker had begun it" in str(error)
+
+
+def test_a_timeout_that_is_not_the_first_tells_the_attempt() -> None:
+    error = BatchTimeoutError(7, 2.5, "worker 1 was building it", 3)
+    assert "batch 7 took longer than timeout=2.5 seconds, in attempt 3;" in str(error)
+
+
+def test_one_failure_too_many_tells_count_limit_batches_and_way_out() -> None:
+    said = str(SkipLimitError(2, 4, 3, 3, (1, 5, 6, 9)))
+    for part in (
+        "4 batches of epoch 2",
+        "max_errors=3 allows",
+        "the last ones are 1, 5",
+    ):
+        assert part in said
+    assert "loader.skipped" in said
+    share = str(SkipLimitError(2, 4, 0.1, 3, (1, 5, 6, 9)))
+    assert "max_errors=0.1 (3 batches) allows" in share
+    assert str(SkipLimitError(0, 1, 0, 0, (8,))).startswith(
+        "1 batch of epoch 0 failed, more than max_errors=0 allows; it is 8;"
+    )
+
+
+class Mute(Exception):
+    def __repr__(self) -> str:
+        raise LookupError
+
+
+def test_an_exception_is_shown_in_a_line_whatever_it_holds() -> None:
+    assert brief(ValueError("x")) == "ValueError('x')"
+    assert brief(ValueError("x" * 10**6)).startswith("ValueError('xxx")
+    assert len(brief(ValueError("x" * 10**6))) < 600
+    assert brief(Mute()) == "Mute"
 
 
 def test_an_encoding_error_names_batch_path_type_and_way_out() -> None:
@@ -151,3 +188,11 @@ def test_an_exit_code_is_said_as_a_person_would(exitcode: int, said: str) -> Non
 )
 def test_each_kind_of_end_has_its_likely_cause(exitcode: int, said: str) -> None:
     assert said in likely_cause(exitcode)
+
+
+def test_a_kill_is_laid_to_the_kernel_or_not_as_far_as_it_is_known() -> None:
+    killed = -signal.SIGKILL
+    assert "killer did it: lower workers" in likely_cause(killed, oom_killed=True)
+    assert "killer does that most often: lower" in likely_cause(killed)
+    said = likely_cause(killed, oom_killed=False)
+    assert "killer did not do it: something else sent SIGKILL" in said

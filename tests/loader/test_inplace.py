@@ -21,10 +21,8 @@ from hypothesis.extra import numpy as npst
 import feedline
 from feedline import Loader, PyDataset, inplace
 from feedline.arena import Arena, Slots
-from feedline.build import Recipe
 from feedline.codec import Writer, read
 from feedline.inplace import SMALLEST, Site
-from feedline.records import Order
 from feedline.seeding import WorkerInfo, building
 from tests.optional import needs_torch, torch
 
@@ -65,7 +63,7 @@ class Yard:
         self.site.room = writer
         info = WorkerInfo(0, 1, 0, 0, 0)
         token = inplace._site.set(self.site)
-        self.site.begin(info, 0)
+        self.site.begin(info)
         try:
             with building(info if inside else WorkerInfo(0, 1, 0, 0, 0)):
                 yield writer
@@ -657,16 +655,6 @@ def test_a_retry_begins_again_and_what_failed_tries_kept_stays() -> None:
             assert whole.tolist() == list(range(index, index + 3000))
             assert sound
         assert loader.stats().retries == 12
-
-
-def test_a_retry_takes_no_more_room_than_what_it_builds(yard: Yard) -> None:
-    recipe = Recipe(seed=0, num_workers=1, retries=2, rekey=False)
-    with yard.building() as writer:
-        built = recipe.build(Retried(), Order(0, 1, 0), 0, yard.site)
-        whole, sound = built.batch
-        assert (built.retries, len(whole), sound) == (2, 3000, True)
-        assert writer.offset_of(whole) == 64
-        del built, whole
 
 
 def test_an_exception_brings_what_was_built_in_place_with_it() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from feedline import Loader, LoaderOptions, PyDataset, options
 from feedline.options import length_of
+from tests import datasets
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -32,8 +33,11 @@ def test_the_defaults_are_those_of_the_field() -> None:
         seed=0,
         in_order=True,
         timeout=None,
+        on_timeout="raise",
         on_error="raise",
+        max_errors=None,
         retries=0,
+        retry_delay=0.0,
         worker_init_fn=None,
     )
 
@@ -68,6 +72,15 @@ def test_options_are_frozen() -> None:
         ("timeout", NAN, r"^timeout must be "),
         ("timeout", INFINITY, r"^timeout must be "),
         ("timeout", 1e7, r"^timeout must be .*at most 1000000 seconds"),
+        ("retry_delay", -1, r"^retry_delay must be 0 or more"),
+        ("retry_delay", 61, r"^retry_delay must be .*at most 60 seconds"),
+        ("retry_delay", NAN, r"^retry_delay must be 0 or more"),
+        ("max_errors", -1, r"^max_errors must be 0 or more"),
+        ("max_errors", -0.1, r"^max_errors as a share must be from 0.0 to 1.0"),
+        ("max_errors", 1.5, r"^max_errors as a share must be from 0.0 to 1.0"),
+        ("max_errors", NAN, r"^max_errors as a share must be from 0.0 to 1.0"),
+        ("on_timeout", "kill", r"on_timeout must be 'raise' or 'replace'"),
+        ("on_timeout", None, r"on_timeout must be 'raise' or 'replace'"),
         ("on_error", "ignore", r"on_error must be 'raise' or 'skip'"),
         ("on_error", None, r"on_error must be 'raise' or 'skip'"),
         ("on_error", [], r"on_error must be 'raise' or 'skip'"),
@@ -96,6 +109,8 @@ def test_a_wrong_value_is_refused_with_rule_and_value(
         for name in ("use_multiprocessing", "shuffle", "in_order")
         for value in (0, 1, "yes", None, np.int64(1))
     ]
+    + [("retry_delay", value) for value in (None, "1", True, [1])]
+    + [("max_errors", value) for value in ("2", True, [2], 1j)]
     + [("timeout", value) for value in ("3", True, [3], 3j, np.complex128(1))]
     + [("max_bytes", value) for value in (2.5, True, b"2GB", [2])]
     + [("worker_init_fn", 3), ("worker_init_fn", "f")],
@@ -118,6 +133,9 @@ def test_a_wrong_type_is_refused_with_rule_and_value(name: str, value: Any) -> N
         ("max_bytes", 0, "None sets no bound"),
         ("max_bytes", "two", "'2GB'"),
         ("timeout", 0, "None waits for ever"),
+        ("retry_delay", -1, "0 tries again at once"),
+        ("max_errors", -1, "3 is a count, 0.1 a share"),
+        ("max_errors", 2.5, "3 is a count, 0.1 a share"),
     ],
 )
 def test_a_refusal_tells_the_way_out(name: str, value: Any, remedy: str) -> None:
@@ -406,3 +424,39 @@ def test_what_a_fork_would_break_is_looked_for_when_workers_start(
         assert list(loader) == list(forking) == [1, 2]
         assert method_of(loader) == "forkserver"
         assert method_of(forking) == "fork"
+
+
+@pytest.mark.parametrize(
+    ("alone", "words"),
+    [
+        ({"on_timeout": "replace"}, r"^on_timeout='replace' is .* got timeout=None"),
+        ({"max_errors": 3}, r"^max_errors=3 bounds .* add on_error='skip'"),
+        ({"max_errors": 0, "on_error": "raise"}, r"^max_errors=0 bounds"),
+        ({"retry_delay": 0.5}, r"^retry_delay=0.5 is .* got retries=0; add retries"),
+    ],
+)
+def test_an_option_that_would_do_nothing_without_another_is_refused(
+    alone: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        made(**alone)
+
+
+@pytest.mark.parametrize(
+    ("max_errors", "length", "most"),
+    [
+        (None, 100, None), (None, None, None), (0, 100, 0), (7, None, 7), (1, 100, 1),
+        (1.0, 100, 100), (0.0, 100, 0), (0.29, 100, 29), (0.1, 5, 0), (0.5, 5, 2),
+        (np.float32(0.25), 8, 2), (np.int8(3), 8, 3),
+    ],
+)  # fmt: skip
+def test_an_integer_is_a_count_and_a_number_with_a_point_a_share(
+    max_errors: Any, length: int | None, most: int | None
+) -> None:
+    options = made(max_errors=max_errors, on_error="skip")
+    assert options.most_errors(length) == most
+
+
+def test_a_share_of_an_epoch_without_end_is_refused_at_the_door() -> None:
+    with pytest.raises(ValueError, match=r"max_errors=0.5 .* has no end .* a number"):
+        Loader(datasets.Blocks(None), on_error="skip", max_errors=0.5)

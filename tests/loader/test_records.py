@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from feedline.records import RECORD_BYTES, Completion, Kind, Result, Task
 
-KINDS = [Kind.BATCH, Kind.ERROR, Kind.READY, Kind.FAILED]
+KINDS = [Kind.BATCH, Kind.RAISED, Kind.ERROR, Kind.READY, Kind.FAILED]
 INT64 = st.integers(-(2**63), 2**63 - 1)
 INT32 = st.integers(-(2**31), 2**31 - 1)
 TASKS = st.builds(
@@ -21,7 +21,6 @@ TASKS = st.builds(
 RESULTS = st.builds(
     Result, number=INT64, size=INT64, busy=INT64, slot=INT32,
     worker=st.integers(0, 2**16 - 1), kind=st.sampled_from(KINDS),
-    retries=st.integers(0, 255),
 )  # fmt: skip
 
 
@@ -51,9 +50,7 @@ def test_no_two_kinds_are_the_same_number() -> None:
 def test_the_largest_of_everything_fits() -> None:
     task = Task(2**63 - 1, 2**63 - 1, 2**31 - 1, 2**31 - 1, 2**31 - 1, 2**31 - 1)
     assert Task.unpack(task.pack()) == task
-    result = Result(
-        2**63 - 1, 2**63 - 1, 2**63 - 1, 2**31 - 1, 2**16 - 1, Kind.FAILED, 255
-    )
+    result = Result(2**63 - 1, 2**63 - 1, 2**63 - 1, 2**31 - 1, 2**16 - 1, Kind.FAILED)
     assert Result.unpack_all(result.pack()) == [result]
 
 
@@ -61,7 +58,7 @@ def test_the_largest_of_everything_fits() -> None:
     "result",
     [
         Result(1, 1, 1, 1, 2**16, Kind.BATCH),
-        Result(1, 1, 1, 1, 1, Kind.BATCH, 256),
+        Result(1, 1, 1, 1, 1, 2**16),
         Result(2**63, 1, 1, 1, 1, Kind.BATCH),
     ],
 )
@@ -86,4 +83,4 @@ def test_a_completion_is_empty_unless_told_otherwise() -> None:
     completion = Completion(3)
     assert completion.batch is None
     assert completion.error is None
-    assert (completion.size, completion.busy, completion.retries) == (0, 0, 0)
+    assert (completion.size, completion.busy, completion.again) == (0, 0, False)

@@ -20,12 +20,12 @@ def test_a_picture_does_not_move_with_the_counts() -> None:
 
 def test_a_picture_tells_every_count_in_seconds() -> None:
     counts = Counts(
-        epochs=1, batches=2, skipped=3, retries=4,
+        epochs=1, batches=2, skipped=3, retries=4, timeouts=6,
         wait=5 * 10**8, busy=2 * 10**9, elapsed=10**9,
     )  # fmt: skip
     assert counts.picture(workers=4, processes=True, deaths=5) == LoaderStats(
-        epochs=1, batches=2, skipped=3, retries=4, deaths=5, workers=4, processes=True,
-        wait_seconds=0.5, busy_seconds=2.0, elapsed_seconds=1.0,
+        epochs=1, batches=2, skipped=3, retries=4, timeouts=6, deaths=5, workers=4,
+        processes=True, wait_seconds=0.5, busy_seconds=2.0, elapsed_seconds=1.0,
     )  # fmt: skip
 
 
@@ -63,6 +63,7 @@ def test_before_the_first_batch_every_share_is_zero() -> None:
         (LoaderStats(), "built in the calling thread"),
         (LoaderStats(skipped=2), "2 skipped"),
         (LoaderStats(retries=3), "3 tried again"),
+        (LoaderStats(timeouts=2), "2 timed out"),
         (LoaderStats(deaths=4), "4 workers replaced"),
     ],
 )
@@ -72,5 +73,5 @@ def test_the_text_tells_what_happened(stats: LoaderStats, said: str) -> None:
 
 def test_the_text_leaves_out_what_did_not_happen() -> None:
     said = str(LoaderStats(batches=3, workers=2))
-    for word in ("skipped", "tried again", "replaced"):
+    for word in ("skipped", "tried again", "timed out", "replaced"):
         assert word not in said

@@ -1,0 +1,145 @@
+"""The two pipes between the parent and its worker processes.
+
+::
+
+    parent ──task pipe──▶ any worker ──result pipe──▶ parent
+              │ take_back()
+              ▼
+            parent
+
+The task pipe is the queue: an idle worker reads the next record, and nothing is assigned
+ahead. The parent can read it too, to take unstarted tasks back. Nothing here ever waits.
+Single-threaded, but for :func:`_after_fork`.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
+
+from .errors import LoaderForkedError
+from .records import RECORD_BYTES, Result, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["READ_BYTES", "Pipes"]
+
+READ_BYTES = 65536  # what a pipe holds, at the most, by default
+_AT_ONCE = 4096 // RECORD_BYTES  # records that one write may carry and stay atomic
+
+
+class Pipes:
+    """Both pipes, with the parent's ends of them and the workers'.
+
+    Attributes:
+        tasks: Where workers read tasks.
+        results: Where workers write results.
+        answers: Where the parent reads results; it becomes readable when there are any.
+        foreign: Whether this is a forked copy of the parent.
+    """
+
+    def __init__(self) -> None:
+        self.foreign = False
+        self._backlog: list[bytes] = []  # what the task pipe had no room for
+        # The parent's own ends are apart: workers leave when they are gone. A forked copy
+        # of the parent, which would keep them open, lets go of them.
+        with ExitStack() as own, ExitStack() as theirs:
+            self.tasks, self._tasks_in = os.pipe()
+            own.callback(os.close, self._tasks_in)
+            theirs.callback(os.close, self.tasks)
+            self.answers, self.results = os.pipe()
+            own.callback(os.close, self.answers)
+            theirs.callback(os.close, self.results)
+            self._tasks_back = _own_read_end(self.tasks)
+            own.callback(os.close, self._tasks_back)
+            os.set_blocking(self._tasks_in, False)
+            os.set_blocking(self.answers, False)
+            self._own, self._theirs = own.pop_all(), theirs.pop_all()
+        _everyones.add(self)
+
+    def send(self, tasks: Iterable[Task]) -> None:
+        """Put tasks into the pipe; what it has no room for waits here."""
+        self.check_here()
+        self._backlog += (task.pack() for task in tasks)
+        while self._backlog:
+            records = self._backlog[:_AT_ONCE]
+            try:
+                os.write(self._tasks_in, b"".join(records))
+            except BlockingIOError:
+                return
+            del self._backlog[: len(records)]
+
+    def take_back(self) -> list[Task]:
+        """Take all tasks that no worker has taken."""
+        records = b"".join(self._backlog)
+        self._backlog.clear()
+        with suppress(BlockingIOError):
+            while True:
+                records += os.read(self._tasks_back, READ_BYTES)
+        return [
+            Task.unpack(records[at : at + RECORD_BYTES])
+            for at in range(0, len(records), RECORD_BYTES)
+        ]
+
+    def receive(self) -> list[Result]:
+        """Take the results that are there."""
+        self.check_here()
+        try:
+            records = os.read(self.answers, READ_BYTES)
+        except BlockingIOError:
+            return []
+        if self._backlog:
+            self.send(())
+        return Result.unpack_all(records)
+
+    def check_here(self) -> None:
+        """Refuse to work in a forked copy of the process that owns the workers.
+
+        Raises:
+            LoaderForkedError: This is one.
+        """
+        if self.foreign:
+            raise LoaderForkedError(
+                f"this loader belongs to the process that {os.getpid()} was forked from; "
+                "make a Loader in this process"
+            )
+
+    def hang_up(self) -> None:
+        """Close the parent's own ends: idle workers leave when the task pipe ends."""
+        self._own.close()
+
+    def close(self) -> None:
+        """Close all ends. Twice is once."""
+        self._own.close()
+        self._theirs.close()
+
+
+# All pipes of this process, for its forked copies to let go of.
+_everyones: weakref.WeakSet[Pipes] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """In a forked child, close what only the parent may hold open."""
+    for pipes in list(_everyones):
+        pipes.foreign = True
+        pipes.hang_up()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _own_read_end(pipe: int) -> int:
+    """Another read end of a pipe, which alone never blocks.
+
+    Blocking is a property of the open file, which duplicates share; this one is opened
+    anew.
+    """
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        with suppress(FileNotFoundError):
+            return os.open(
+                f"{folder}/{pipe}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+            )
+    raise OSError("worker processes need /proc or /dev/fd; load in threads")
