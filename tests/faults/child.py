@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from tests.belongings import Belongings, memory
 
-from .scene import Lost, Scene, Vague
+from .rows import NOT_HERE
+from .scene import Lost, Refused, Scene, Vague
 
 if TYPE_CHECKING:
     from .rows import Row
@@ -39,6 +40,8 @@ def play(row: Row, scene: Scene) -> dict[str, Any]:
         row.play(scene)
         if not scene.strikes:
             outcome, detail = "NO FAULT", "the row left no stamp of its fault"
+    except Refused as refusal:
+        outcome, detail = NOT_HERE, str(refusal)
     except BaseException as error:  # noqa: BLE001 - told to the judge
         outcome = (
             "LOSS"

@@ -17,6 +17,7 @@ POOLS = ("threads", *PROCESSES)
 EVERYWHERE = ("inline", *POOLS)
 PEERS = ("Keras", "torch", "SDL", "Grain", "joblib")
 OUTCOMES = ("EXACT", "CLEAN", "OK")
+NOT_HERE = "NOT HERE"  # in place of one of these, where a machine refuses the fault
 
 
 @dataclass(frozen=True)

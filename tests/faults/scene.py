@@ -38,6 +38,10 @@ class Vague(AssertionError):
     """Not the error that was due, or not in the right words."""
 
 
+class Refused(Exception):
+    """This machine does not allow the fault to be caused."""
+
+
 @dataclass(frozen=True)
 class Scene:
     """What a row has at hand. It travels to workers, as part of their dataset.

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from .judge import allowed, judge
+from .rows import NOT_HERE
 from .table import PAGE, cases, page, rows
 
 CASES = cases()
@@ -20,6 +21,8 @@ def test_a_fault_ends_as_it_must_in_time_and_leaves_nothing(
     module, _, pool = case
     row = CASES[case]
     report = judge(module, row, pool)
+    if report.outcome == NOT_HERE:
+        pytest.xfail(report.detail)
     assert report.outcome == row.outcome, f"{report.outcome}\n{report.detail}"
     assert report.left == ()
     assert report.seconds is not None
