@@ -14,7 +14,7 @@ from .table import PAGE, cases, page, rows
 CASES = cases()
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(case[1:]))
+@pytest.mark.parametrize("case", CASES, ids="-".join)
 def test_a_fault_ends_as_it_must_in_time_and_leaves_nothing(
     case: tuple[str, str, str],
 ) -> None:
