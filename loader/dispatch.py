@@ -201,6 +201,13 @@ class Dispatch:
     def _completion(self, result: Result, order: Order) -> Completion:
         batch: Any = None
         error: BaseException | None = None
+        if result.kind == Kind.NO_MEMORY:
+            self.crew.slots.retire(result.slot)
+            error = MemoryError(
+                f"no shared memory is left for batch {order.index} of epoch "
+                f"{order.epoch}: lower workers, max_queue_size or the batch size"
+            )
+            return Completion(order.ticket, error=error)
         try:
             batch = read(self.crew.slots, result.slot, result.size)
             if result.kind == Kind.ERROR:

@@ -77,8 +77,11 @@ class Kind:
 
     BATCH: Final = 0  # the batch
     ERROR: Final = 1  # the exception that building it raised
-    READY: Final = 2  # no answer yet: the worker has started
-    FAILED: Final = 3  # the exception that kept the worker from starting
+    NO_MEMORY: Final = (
+        2  # nothing: there was no shared memory, not even for the exception
+    )
+    READY: Final = 3  # no answer yet: the worker has started
+    FAILED: Final = 4  # the exception that kept the worker from starting
 
 
 @dataclass(slots=True)

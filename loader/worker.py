@@ -54,7 +54,10 @@ class Descriptor:
 
 
 def _arrive(sent: Any) -> Descriptor:
-    return Descriptor(sent.detach())
+    fd = sent.detach()
+    # A program that the user's code starts in here must not have it too.
+    os.set_inheritable(fd, False)
+    return Descriptor(fd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +163,11 @@ def _serve(setup: Setup, arena: Arena, dataset: Any) -> None:
             kind = Kind.ERROR
             packed = pack_error(error, _name(setup))
             error = None
-            writer.restart()
-            size = writer.write(packed)
+            try:
+                writer.restart()
+                size = writer.write(packed)
+            except MemoryError:
+                kind, size = Kind.NO_MEMORY, 0
         busy = perf_counter_ns() - start
         _tell(setup, task.number, size, busy, task.slot, kind, retries)
         # Only now: a task that no claim and no result tells of would be done again.
