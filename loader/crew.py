@@ -29,7 +29,7 @@ from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from .arena import BOARD, BOARD_START, Arena, Slots
-from .errors import LoaderForkedError
+from .errors import LoaderClosedError, LoaderForkedError
 from .records import RECORD_BYTES, Result, Task
 from .worker import STACK_SIGNAL, Descriptor, Setup, main
 
@@ -46,6 +46,7 @@ __all__ = ["Crew", "News", "undisturbed"]
 _GRACE = 0.25  # seconds that close() waits for batches that are being built
 _LAST_WORDS = 1.0  # seconds that a stuck worker has for telling where it stands
 _PAUSE = 0.05  # seconds of silence after which it has told everything
+_START_DESCRIPTORS = 8  # that multiprocessing opens to start a process, and a few more
 _AT_ONCE = 4096 // RECORD_BYTES  # records that one write may carry and stay atomic
 _READ_BYTES = 65536  # what a pipe holds, at the most, by default
 
@@ -188,8 +189,19 @@ class Crew:
             target=main, args=(setup,), name=f"feedline-worker-{worker}"
         )
         with _starting:
+            self._expect_room()
             process.start()
         return process
+
+    def _expect_room(self) -> None:
+        """Fail here if descriptors run out: multiprocessing would leave some open.
+
+        Raises:
+            OSError: Too few are left for a start.
+        """
+        with ExitStack() as taken:
+            for _ in range(_START_DESCRIPTORS):
+                taken.callback(os.close, os.dup(self._tasks_in))
 
     @property
     def pids(self) -> dict[int, int]:
@@ -236,11 +248,18 @@ class Crew:
 
         Args:
             deadline: ``time.monotonic()`` moment to give up at; None waits for ever.
+
+        Raises:
+            LoaderClosedError: It was closed meanwhile.
         """
         left = None
         if deadline is not None:
             left = max(0, ceil((deadline - time.monotonic()) * 1000))
         ready = {fd for fd, _ in self._poll.poll(left)}
+        if self._closed:  # meanwhile, by another thread or by a signal's handler
+            raise LoaderClosedError(
+                "the loader was closed in the middle of an epoch; make a new Loader"
+            )
         ended = [w for w, member in self._members.items() if member.exit in ready]
         return News(self._results_out in ready, ended)
 
