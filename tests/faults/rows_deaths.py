@@ -538,7 +538,7 @@ def count_lines(scene: Scene) -> int:
 
 @contextmanager
 def traced(on_line: Callable[[int], None]) -> Iterator[None]:
-    """Have forked workers call a function before each line of their room, with its count."""
+    """Have forked workers call a function before each line of their room."""
     room = worker.main.__code__.co_filename
 
     def main(setup: Any) -> None:

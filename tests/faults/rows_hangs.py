@@ -288,7 +288,8 @@ def left_stubborn(scene: Scene) -> None:
 
 @row(
     "... and a new epoch begins instead; timeout=0.5",
-    bar="the worker is replaced at the limit; all batches of the new epoch, once and in order",
+    bar="the worker is replaced at the limit; all batches of the new epoch, once and in "
+    "order",
     pools=POOLS,
     within=NOTICED,
 )

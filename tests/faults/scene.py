@@ -121,7 +121,9 @@ class Scene:
                 raise Lost(
                     f"an error is due at batch {at}, got one at {seen}"
                 ) from error
-            if type(error) is not kind or not re.search(words, str(error), re.DOTALL):
+            if type(error) is not kind or (
+                words and not re.search(words, str(error), re.DOTALL)
+            ):
                 said = f"{type(error).__name__}: {error}"
                 raise Vague(f"{kind.__name__}: {words} is due, got {said}") from error
             return error
