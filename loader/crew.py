@@ -22,14 +22,15 @@ import threading
 import time
 import warnings
 import weakref
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from math import ceil
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from .arena import BOARD, BOARD_START, Arena, Slots
 from .errors import LoaderClosedError, LoaderForkedError
+from .quiet import quiet_logs
 from .records import RECORD_BYTES, Result, Task
 from .worker import STACK_SIGNAL, Descriptor, Setup, main
 
@@ -97,6 +98,7 @@ class Crew:
         self.size = options.workers
         self._recipe = recipe
         self.forked = options.start_method == "fork"
+        self._served = options.start_method == "forkserver"
         self._context = multiprocessing.get_context(options.start_method)
         self._init: Any = options.worker_init_fn
         if self._init is not None and not self.forked:
@@ -128,8 +130,8 @@ class Crew:
                 rest.callback(os.close, self._parent)
             arena = Arena.create(anonymous=not self._portable)
             rest.callback(arena.close)
-            arena.reserve(BOARD, BOARD_START + 8 * self.size)
-            self._board = arena.board(self.size)
+            arena.reserve(BOARD, BOARD_START + 8 * (self.size + 1))
+            self._board = arena.board(self.size + 1)  # the last: whether we close
             self.slots = Slots(arena, spare=2 * options.max_queue_size + 8)
             self._poll = select.poll()
             self._poll.register(self._results_out, select.POLLIN)
@@ -183,12 +185,13 @@ class Crew:
             stride=self.slots.arena.stride,
             trace=Descriptor(told),
             parent=None if self._parent is None else Descriptor(self._parent),
+            litter=_servers_socket() if self._served else None,
             start_slot=self.slots.lend(),
         )
         process: BaseProcess = self._context.Process(
             target=main, args=(setup,), name=f"feedline-worker-{worker}"
         )
-        with _starting:
+        with _starting, quiet_logs() if self.forked else nullcontext():
             self._expect_room()
             process.start()
         return process
@@ -316,6 +319,7 @@ class Crew:
             return
         self._closed = True
         with undisturbed():
+            self._board[self.size] = 1
             self._ends.close()
             watch = select.poll()
             waiting = {}
@@ -406,6 +410,13 @@ def _own_read_end(pipe: int) -> int:
                 f"{folder}/{pipe}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
             )
     raise OSError("worker processes need /proc or /dev/fd; load in threads")
+
+
+def _servers_socket() -> str | None:
+    """Where the fork server listens; it stays if this process is killed."""
+    forkserver.ensure_running()
+    address = getattr(forkserver._forkserver, "_forkserver_address", None)  # noqa: SLF001
+    return address if isinstance(address, str) else None
 
 
 def _exit_descriptor(process: BaseProcess) -> int:

@@ -76,6 +76,7 @@ class Setup:
         stride: Of the arena.
         trace: Where the Python frames go if it crashes or is asked for them.
         parent: Becomes readable when the parent ends; None where there is no such thing.
+        litter: A socket that the parent removes if it can, and its folder.
         start_slot: Where to write the exception that keeps it from starting.
     """
 
@@ -90,18 +91,20 @@ class Setup:
     stride: int
     trace: Descriptor
     parent: Descriptor | None
+    litter: str | None
     start_slot: int
 
 
 def main(setup: Setup) -> None:
     """A worker's life."""
     _set_signals(setup.trace.fd)
-    threading.Thread(
+    watcher = threading.Thread(
         target=_leave_with_parent,
-        args=(setup.parent,),
+        args=(setup.parent, setup.litter),
         name="feedline-parent",
         daemon=True,
-    ).start()
+    )
+    watcher.start()
     _limit_threads()
     own_globals()
     gc.freeze()  # the collector would touch, and so copy, every page that was forked
@@ -124,6 +127,8 @@ def main(setup: Setup) -> None:
             return
         _tell(setup, 0, 0, 0, setup.start_slot, Kind.READY, 0)
         _serve(setup, arena, dataset)
+        if setup.litter and not arena.board(setup.workers + 1)[setup.workers]:
+            watcher.join()  # the parent closes nothing, it dies
 
 
 def _serve(setup: Setup, arena: Arena, dataset: Any) -> None:
@@ -208,7 +213,7 @@ def _set_signals(trace: int) -> None:
     faulthandler.register(STACK_SIGNAL, trace, all_threads=False)
 
 
-def _leave_with_parent(parent: Descriptor | None) -> None:
+def _leave_with_parent(parent: Descriptor | None, litter: str | None) -> None:
     process = parent_process()
     if parent is not None:
         end = parent.fd
@@ -219,6 +224,11 @@ def _leave_with_parent(parent: Descriptor | None) -> None:
     watch = select.poll()
     watch.register(end, select.POLLIN)
     watch.poll()
+    if litter is not None:
+        with suppress(OSError):
+            os.unlink(litter)
+        with suppress(OSError):
+            os.rmdir(os.path.dirname(litter))
     os._exit(1)
 
 

@@ -43,6 +43,7 @@ ORDER = [
     "worker",
     "pool",
     "thread_pool",
+    "quiet",
     "crew",
     "dispatch",
     "process_pool",

@@ -19,7 +19,7 @@ from tests.datasets import Blocks, Reporting, wait_until
 
 from . import mounts
 from .growth import expect_no_growth
-from .rows import EVERYWHERE, POOLS, PROCESSES, row
+from .rows import EVERYWHERE, POOLS, row
 from .scene import Lost, Struck, check
 
 if TYPE_CHECKING:
@@ -301,7 +301,7 @@ def sleeping_consumer(scene: Scene) -> None:
     within=5.0,
 )
 def breaks(scene: Scene) -> None:
-    took = []
+    took: list[float] = []
 
     def break_early() -> None:
         batches = iter(loader)

@@ -19,7 +19,7 @@ from tests.datasets import (
 )
 from tests.likeness import same, same_tensors
 
-from .rows import EVERYWHERE, POOLS, PROCESSES, row
+from .rows import EVERYWHERE, POOLS, row
 from .scene import Lost, check
 
 if TYPE_CHECKING:

@@ -26,7 +26,8 @@ SECTIONS = {
     "rows_exceptions": "Exceptions in `__getitem__`",
     "rows_transport": "Start and transport",
     "rows_resources": "Resources",
-    "rows_parent": "The parent, and context",
+    "rows_parent": "The parent",
+    "rows_context": "Context",
 }
 Key = tuple[str, str, str]  # module, row, pool
 
