@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 MARK = "FEEDLINE_FAULT"
+FOLDERS = ("scene", "tmp", "shm")  # of a row; the latter two must be empty in the end
 SETTLING = 3.0  # seconds that what is ending may take to end; most need none
 LOADED = 3.0  # how many times slower than the bar a busy machine may be
 SLACK = 0.5  # seconds on top of that
@@ -62,13 +63,13 @@ def judge(module: str, row: Row, pool: str) -> Report:
     mark = uuid.uuid4().hex
     # No feedline in the name: what the loader leaves in there is looked for by that.
     with tempfile.TemporaryDirectory(prefix="fault-") as place:
-        folder, temporary = Path(place, "scene"), Path(place, "tmp")
-        folder.mkdir()
-        temporary.mkdir()
+        folder, temporary, shared = (Path(place, name) for name in FOLDERS)
+        for own in (folder, temporary, shared):
+            own.mkdir()
         verdict = Path(place, "verdict.json")
         said: dict[str, Any] = {"outcome": "HANG", "seconds": None, "left": []}
         with process(
-            [module, row.name, pool, str(folder), str(verdict)],
+            [module, row.name, pool, str(folder), str(verdict), str(shared)],
             environment={MARK: mark, "TMPDIR": str(temporary)},
             output=Path(place, "output"),
         ) as child:
@@ -79,7 +80,7 @@ def judge(module: str, row: Row, pool: str) -> Report:
                 said["detail"] = stacks(mark)
         if verdict.exists():
             said = json.loads(verdict.read_text())
-        left = [*said["left"], *leftovers(mark, temporary, named)]
+        left = [*said["left"], *leftovers(mark, (temporary, shared), named)]
         end_all(mark)
         output = Path(place, "output").read_bytes()[-3000:].decode(errors="replace")
         detail = "\n".join(filter(None, [said.get("detail"), output]))
@@ -115,26 +116,25 @@ def process(
             child.kill()
 
 
-def leftovers(mark: str, temporary: Path, named: frozenset[str]) -> list[str]:
+def leftovers(
+    mark: str, folders: tuple[Path, Path], named: frozenset[str]
+) -> list[str]:
     """What is left of a child that has ended, when it had time to go."""
     deadline = time.monotonic() + SETTLING
     while True:
         left = [f"process {describe(pid)}" for pid in marked(mark)]
-        left += [f"file {path.name}" for path in temporary.iterdir()]
-        left += [f"name {name}" for name in names() - named]
+        left += [
+            f"{path.parent.name}/{path.name}" for f in folders for path in f.iterdir()
+        ]
+        left += [f"/dev/shm/{name}" for name in names() - named]
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.01)
 
 
 def names() -> frozenset[str]:
-    """Shared memory, semaphores and queues that have a name in the whole system."""
-    found = {f"/dev/shm/{name}" for name in os.listdir("/dev/shm")}
-    for kind in ("shm", "sem", "msg"):
-        with suppress(FileNotFoundError):
-            lines = Path("/proc/sysvipc", kind).read_text().splitlines()[1:]
-            found |= {f"{kind} {line.split()[1]}" for line in lines}
-    return frozenset(found)
+    """What the loader has under a name that the whole system sees."""
+    return frozenset(name for name in os.listdir("/dev/shm") if "feedline" in name)
 
 
 def marked(mark: str) -> list[int]:

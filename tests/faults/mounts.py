@@ -28,6 +28,16 @@ def small(folder: str, size: str) -> None:
     _mount("tmpfs", folder, "tmpfs", 0, f"size={size}")
 
 
+def instead(own: str, folder: str) -> None:
+    """Have one's own folder in place of another.
+
+    Raises:
+        Refused: This machine does not allow it.
+    """
+    _own_namespace()
+    _mount(own, folder, None, _BIND, None)
+
+
 def read_only(folder: str) -> None:
     """Make the file system of which a folder is the top read-only.
 

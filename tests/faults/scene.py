@@ -33,9 +33,13 @@ KINDS: dict[str, dict[str, Any]] = {
 class Lost(AssertionError):
     """A batch is missing, doubled, out of place or wrong."""
 
+    outcome = "LOSS"
+
 
 class Vague(AssertionError):
     """Not the error that was due, or not in the right words."""
+
+    outcome = "VAGUE"
 
 
 class Refused(Exception):
