@@ -12,6 +12,7 @@ live is not used again before its answer comes.
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,7 @@ class Dispatch:
         # Sent again because nobody seemed to have them; an answer may come all the same.
         self._limbo: dict[int, _Flight] = {}
         self._attempts: dict[int, int] = {}  # workers that a ticket has ended
-        self._unready: set[int] = set()  # workers that have not started yet
+        self._unready: dict[int, float] = {}  # workers that start, and since when
         self._reading: dict[int, Version] = {}  # the state that each worker may read
         self._false_starts = 0
         self._given_up: set[int] = set()  # workers that were ended for being too slow
@@ -96,8 +97,8 @@ class Dispatch:
 
     @property
     def started(self) -> bool:
-        """Whether any worker is ready."""
-        return len(self._unready) < self.crew.size
+        """Whether any worker is ready, and is to stay."""
+        return len(self._unready.keys() | self._given_up) < self.crew.size
 
     def hire(self, workers: Iterable[int], *, alone: bool) -> None:
         """Start workers.
@@ -108,7 +109,7 @@ class Dispatch:
         """
         birth = self.versions.birth(alone=alone)
         for worker in workers:
-            self._unready.add(worker)
+            self._unready[worker] = time.monotonic()
             self._reading[worker] = self.versions.current
             self.crew.hire(worker, birth)
 
@@ -170,6 +171,21 @@ class Dispatch:
         ended = [ticket for ticket in tickets if self.give_up(ticket)]
         return bool(ended)
 
+    def end_stuck(self, seconds: float) -> str:
+        """End the workers that have been starting for longer than that.
+
+        Returns:
+            Who they are and where they stand; empty if there are none.
+        """
+        latest = time.monotonic() - seconds
+        told = ""
+        for worker in [w for w, since in self._unready.items() if since < latest]:
+            pid, stack = self.crew.pids[worker], self.crew.stack_of(worker)
+            self.crew.kill(worker)
+            self._given_up.add(worker)
+            told += f"\nworker {worker} (pid {pid}) had not started yet, at:\n{stack}"
+        return told
+
     def _take_back(self) -> list[Order]:
         orders = []
         for task in self.crew.take_back():
@@ -230,7 +246,7 @@ class Dispatch:
             packed = read(self.crew.slots, result.slot, result.size)
             raise unpack_error(packed)
         self.crew.slots.free(result.slot)
-        self._unready.discard(result.worker)
+        self._unready.pop(result.worker, None)
         self._false_starts = 0
 
     def _bury(self, ended: list[int]) -> list[Completion]:
@@ -266,8 +282,7 @@ class Dispatch:
         """Write a worker's end down; raise if workers end before they start."""
         self.deaths += 1
         how = describe_exit(exitcode)
-        if worker in self._unready:
-            self._unready.discard(worker)
+        if self._unready.pop(worker, None) and worker not in self._given_up:
             self._false_starts += 1
             if exitcode >= 0 or self._false_starts > _MOST_FALSE_STARTS:
                 raise WorkerStartError(worker, exitcode, self._start_trouble(exitcode))

@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
 
@@ -159,21 +160,62 @@ def while_encoding(scene: Scene) -> None:
 
 
 @row(
-    "`worker_init_fn` sleeps for ever in both workers; timeout=0.5",
-    bar="BatchTimeoutError at the limit",
+    "`worker_init_fn` sleeps for ever in both workers; timeout=0.5, and 3 s for the start",
+    bar="BatchTimeoutError with the stuck stacks; the workers are replaced",
     outcome="CLEAN",
-    pools=("threads", "fork"),
-    within=NOTICED,
+    within=4.0,
 )
 def in_init(scene: Scene) -> None:
     def init(number: int) -> None:
         if scene.strike(times=2):
-            scene.gate.pass_through("over")
+            hang(scene)
+
+    words = r"^batch 0 .*no worker had begun it\n.*worker 1 \(pid \d+\) .*in hang"
+    start = LIMIT if scene.pool == "fork" else 3.0
+    with (
+        mock.patch("feedline.process_pool._SLOWEST_START", start),
+        scene.loader(Blocks(20), timeout=LIMIT, worker_init_fn=init) as loader,
+    ):
+        scene.expect_error(loader, BatchTimeoutError, words, at=0)
+        scene.expect_blocks(loader)
+        assert loader.stats().deaths == 2
+        stuck = [int(path.stem) for path in scene.folder.glob("*.pid")]
+        assert len(stuck) == 2
+        assert all(map(is_gone, stuck))
+
+
+@row(
+    "... in threads",
+    bar="BatchTimeoutError at the limit",
+    outcome="CLEAN",
+    pools=("threads",),
+    within=NOTICED,
+)
+def in_init_of_threads(scene: Scene) -> None:
+    def init(number: int) -> None:
+        if scene.strike(times=2):
+            hang(scene)
 
     with scene.loader(Blocks(20), timeout=LIMIT, worker_init_fn=init) as loader:
-        scene.expect_error(loader, BatchTimeoutError, "^batch 0 ", at=0)
-        scene.expect_blocks(loader)
+        scene.expect_error(loader, BatchTimeoutError, "^batch 0 .*not started", at=0)
         scene.gate.let_all()
+        scene.expect_blocks(loader)
+
+
+@row(
+    "item 7 sleeps for ever in the only worker; another takes longer than timeout=0.5 to "
+    "start",
+    bar="BatchTimeoutError at the limit; the next epoch waits for the worker",
+    outcome="CLEAN",
+    pools=("forkserver", "spawn"),
+    within=NOTICED,
+)
+def in_the_only_worker(scene: Scene) -> None:
+    def init(number: int) -> None:
+        time.sleep(LIMIT + 0.2)
+
+    dataset = Struck(scene, lambda: hang(scene))
+    expect_in_time(scene, dataset, "^batch 7 ", workers=1, worker_init_fn=init)
 
 
 @row(
