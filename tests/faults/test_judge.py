@@ -27,7 +27,6 @@ def verdict(name: str) -> Report:
         ("too_few", "LOSS", "the epoch has 20 batches, got 19"),
         ("vague", "VAGUE", "what happened is due, got LookupError: something"),
         ("no_error", "LOSS", "an error is due at batch 7, got 20 batches and none"),
-        ("hangs", "HANG", "waits in"),
         ("exits", "ENDED with 3", ""),
     ],
 )
@@ -37,6 +36,12 @@ def test_a_row_that_goes_wrong_is_told_as_what_it_is(
     report = verdict(name)
     assert report.outcome == outcome, report.detail
     assert detail in report.detail
+
+
+def test_a_row_that_hangs_is_ended_with_all_its_processes() -> None:
+    report = verdict("hangs")
+    assert report.outcome == "HANG"
+    assert re.search(r"sleep 61\) waits in \w+", report.detail)
     assert not [p for p in psutil.process_iter() if sleeps(p, "61")]
 
 
