@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ProcessPool"]
 
+_SLOWEST_START = 60.0  # seconds that workers may take to start, if there is a timeout
+
 
 class ProcessPool(Pool):
     """Builds batches in worker processes that live as long as the pool.
@@ -102,8 +104,7 @@ class ProcessPool(Pool):
             self._disband()
             dispatch = self._assemble()
             dispatch.versions.renew()
-        if not dispatch.crew.pids:
-            self._start(dispatch)
+        self._start(dispatch)
 
     def submit(self, orders: Sequence[Order], *, again: bool = False) -> None:
         """Send tasks to whichever worker is free first."""
@@ -141,7 +142,9 @@ class ProcessPool(Pool):
         """Ask the worker where it stands, and end it."""
         dispatch = self._whole()
         with self._in_one_piece():
-            return dispatch.give_up(ticket, again=again)
+            return dispatch.give_up(
+                ticket, again=again, slowest_start=self._slowest_start
+            )
 
     def lock_pages(self, page_lock: PageLock) -> None:
         """Lock each slot once, when the first batch in it is read."""
@@ -192,11 +195,20 @@ class ProcessPool(Pool):
         return dispatch
 
     def _start(self, dispatch: Dispatch) -> None:
+        """Have workers; the clock of the first batch begins when one of them is ready."""
         with self._in_one_piece():
-            dispatch.hire(range(self._options.workers), alone=True)
-            # The clock of the first batch begins when a worker is ready.
-            while not self._forked and not dispatch.started:
-                dispatch.turn(None)
+            if not dispatch.crew.pids:
+                dispatch.hire(range(self._options.workers), alone=True)
+            deadline = None
+            if self._options.timeout is not None:
+                deadline = time.monotonic() + self._slowest_start
+            heard = not self._forked
+            while heard and not dispatch.started:
+                heard, _ = dispatch.turn(deadline)
+
+    @property
+    def _slowest_start(self) -> float:
+        return max(_SLOWEST_START, self._options.timeout or 0)
 
     def _disband(self) -> None:
         dispatch, self._dispatch, self._torn = self._dispatch, None, False

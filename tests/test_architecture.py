@@ -46,6 +46,7 @@ ORDER = [
     "pool",
     "thread_pool",
     "postmortem",
+    "quiet",
     "pipes",
     "crew",
     "dispatch",

@@ -15,6 +15,7 @@ import pytest
 
 from feedline import Loader
 from tests import datasets
+from tests.belongings import memory
 from tests.datasets import wait_until
 
 from .test_death import expect_blocks
@@ -36,11 +37,6 @@ def counts() -> tuple[int, int, int]:
         threading.active_count(),
         len(psutil.Process().children(recursive=True)),
     )
-
-
-def memory() -> int:
-    used: int = psutil.Process().memory_info().rss
-    return used
 
 
 def expect_no_growth(act: Callable[[], object], times: int, warm: int = 3) -> None:
