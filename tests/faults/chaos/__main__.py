@@ -8,6 +8,7 @@ all the same, and a soak that was stopped goes on from its file.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import faulthandler
 import gc
 import resource
@@ -87,20 +88,22 @@ def _soak(chosen: argparse.Namespace, file: Path) -> int:
     """Play one episode after the other."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("ignore")  # of loaders that are dropped, and of forks
-    log, tally = Log(), Tally.kept(file)
+    tally = Tally.kept(file)
     kinds = tuple(chosen.only) if chosen.only else KINDS
-    while not _is_over(tally, chosen):
-        faulthandler.dump_traceback_later(_HANG, exit=True)
-        _one_episode(tally, kinds, chosen.pool, log)
-        faulthandler.cancel_dump_traceback_later()
-        tally.episodes += 1
-        tally.keep(file)
+    with Log() as log:
+        while not _is_over(tally, chosen):
+            faulthandler.dump_traceback_later(_HANG, exit=True)
+            play_episode(tally, kinds, chosen.pool, log)
+            faulthandler.cancel_dump_traceback_later()
+            tally.episodes += 1
+            tally.keep(file)
     return 0
 
 
-def _one_episode(
+def play_episode(
     tally: Tally, kinds: tuple[str, ...], pool: str | None, log: Log
 ) -> None:
+    """Play the next episode, and note what was wrong with it."""
     number, start = tally.episodes, time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     before = Belongings.now()
@@ -115,6 +118,7 @@ def _one_episode(
         left = Belongings.now().beyond(before)
         tally.left_behind += [f"episode {number}: {what}" for what in left]
     shutil.rmtree(folder)
+    ctypes.CDLL(None).malloc_trim(0)  # memory that nobody uses is nobody's growth
     tally.seconds += time.monotonic() - start
     tally.memory.append(round(memory() / 1e6, 1))
 

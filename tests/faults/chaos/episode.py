@@ -8,6 +8,7 @@ import random
 import time
 import weakref
 from contextlib import suppress
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from feedline import Loader, LoaderBusyError, WorkerDiedError
@@ -17,7 +18,7 @@ from tests.datasets import Gate
 from .dataset import Stormy, Struck, digest
 from .outside import Outside
 from .reference import Reference
-from .script import PROCESSES
+from .script import PAUSES, PROCESSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +62,10 @@ def play(script: Script, folder: Path, tally: Tally, log: Log) -> None:
         having = sorted(lives, key=lambda life: life.may_have(pid), reverse=True)
         return having[0].struck if having and having[0].may_have(pid) else None
 
-    with Outside(random_, script.signals, script.pause, owner_of) as outside:
+    def pause() -> float:
+        return max((life.pause for life in lives), default=0.1) / script.haste
+
+    with Outside(random_, script.signals, pause, owner_of) as outside:
         for number, part in enumerate(script.parts):
             signs = folder / str(number)
             signs.mkdir()
@@ -94,7 +98,8 @@ class Life:
         self._random = random.Random(part.seed)
         self._dataset = Stormy(part, self._gate)
         self._reference = Reference(part)
-        self._openings = iter(part.openings * 2)
+        self._openings = cycle(part.openings)
+        self._opening = part.openings[0]
         self._loader: Loader | None = None
         self._epoch = 0  # that the loader must be in
         self._received: set[int] = set()  # positions of that epoch
@@ -110,6 +115,11 @@ class Life:
         with suppress(RuntimeError):  # it is being changed at this moment
             return 2 if pid in getattr(loader._pool, "pids", ()) else 1
         return 1
+
+    @property
+    def pause(self) -> float:
+        """Mean seconds between two signals that this one stands."""
+        return PAUSES[self._opening.pool]
 
     def steps(self) -> Iterator[None]:
         """Go on by a batch at a time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from typing import Self
 
 _LEFT_OUT = re.compile(r"batch (\d+) of epoch \d+ is left out: (\w+)")
 
@@ -14,9 +15,16 @@ class Log(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.skipped: list[tuple[int, str]] = []  # indices, types of their errors
-        engine = logging.getLogger("feedline")
-        engine.addHandler(self)
-        engine.propagate = False
+        self._engine = logging.getLogger("feedline")
+
+    def __enter__(self) -> Self:
+        self._engine.addHandler(self)
+        self._engine.propagate = False
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.removeHandler(self)
+        self._engine.propagate = True
 
     def emit(self, record: logging.LogRecord) -> None:
         """Hear one line."""

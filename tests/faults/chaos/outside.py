@@ -33,7 +33,7 @@ class Outside:
     Args:
         random_: Decides when, what and to whom.
         kinds: What.
-        pause: Mean seconds between two.
+        pause: Tells the mean seconds between two, as things are at this moment.
         owner_of: Finds whose worker a process is, or None; called from any thread.
 
     Attributes:
@@ -44,7 +44,7 @@ class Outside:
         self,
         random_: random.Random,
         kinds: tuple[str, ...],
-        pause: float,
+        pause: Callable[[], float],
         owner_of: Callable[[int], Moments | None],
     ) -> None:
         self._random = random_
@@ -99,7 +99,7 @@ class Outside:
     def _strike(self) -> None:
         main = threading.main_thread().ident
         assert main is not None
-        while not self._over.wait(self._random.uniform(0, 2 * self._pause)):
+        while not self._over.wait(self._random.uniform(0, 2 * self._pause())):
             kind = self._random.choice(self._kinds)
             if kind == "SIGINT":
                 signal.pthread_kill(main, signal.SIGINT)
