@@ -172,6 +172,7 @@ class Epoch:
         timeout = self._options.timeout
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
+            self._pool.check_here()  # also if what comes next is there already
             if self._pool.closed:
                 raise LoaderClosedError(
                     "the loader was closed in the middle of an epoch; make a new Loader"
