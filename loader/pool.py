@@ -122,6 +122,14 @@ class Pool(ABC):
                 ``MOST_ATTEMPTS``.
         """
 
+    def check_here(self) -> None:
+        """Refuse to work in a forked copy of the process, where the pool cannot.
+
+        Raises:
+            LoaderForkedError: This is one.
+        """
+        return
+
     def lock_pages(self, page_lock: PageLock) -> None:
         """Have batches in memory that a device can read, where memory is the pool's own."""
         return

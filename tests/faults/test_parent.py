@@ -292,6 +292,27 @@ def test_a_child_of_a_fork_that_uses_the_loader_is_told_and_harms_nobody(
             assert loader.stats().deaths == 0
 
 
+@pytest.mark.parametrize("processes", [False, True])
+def test_a_child_of_a_fork_gets_none_of_the_batches_that_were_there_already(
+    processes: bool, tmp_path: Path
+) -> None:
+    def take() -> int:
+        try:
+            next(iterator)
+        except LoaderForkedError:
+            return 41
+        return 43
+
+    dataset = datasets.Reversing(tmp_path, length=3)
+    with Loader(dataset, workers=2, use_multiprocessing=processes) as loader:
+        iterator = iter(loader)
+        assert next(iterator) == 0
+        ready = loader._epochs[0]._delivery._ready
+        assert 1 in [answer.batch for answer in ready.values()]
+        assert in_child(take) == 41
+        assert list(iterator) == [1, 2]
+
+
 def expect_length(loader: Loader, length: int, size: int) -> None:
     seen = 0
     for index, array in loader:
