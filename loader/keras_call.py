@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .keras_batches import described
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import FrameType
 
 __all__ = ["check_call"]
@@ -57,35 +58,60 @@ def check_call(data: object, *, shuffles: bool, endless: bool) -> None:
             "a dataset without end needs a number of steps, got None; give "
             "steps_per_epoch to fit, validation_steps, or steps to evaluate and predict"
         )
-    method, given = _method(asking, data)
+    called = _method(asking, data)
+    if called is None:
+        return
+    for words in _passed_over(called.f_code.co_name, called.f_locals, shuffles):
+        _warn(words, called)
+
+
+def _passed_over(method: str, given: dict[str, Any], shuffles: bool) -> Iterator[str]:
     size = given.get("batch_size")
     if size is not None:
-        _warn(
-            f"{method}(batch_size={size!r}) is passed over", "the dataset makes batches"
+        yield (
+            f"{method}(batch_size={size!r}) is passed over: the dataset makes batches; "
+            "leave it out"
         )
     if method == "fit" and given.get("shuffle", shuffles) != shuffles:
-        _warn(
-            f"fit(shuffle={given['shuffle']!r}) is passed over",
-            "the loader shuffles"
+        why = (
+            "the loader shuffles; leave it out"
             if shuffles
             else "as_keras(dataset, shuffle=True) or Loader(dataset, shuffle=True) "
-            "shuffles, fit(shuffle=False) says that the order is meant",
+            "shuffles, fit(shuffle=False) says that the order is meant"
         )
+        yield f"fit(shuffle={given['shuffle']!r}) is passed over: {why}"
     if method == "predict" and shuffles:
-        _warn("predictions come in the loader's order", "it shuffles")
+        yield (
+            "predictions come in the order in which the loader shuffles; give predict one "
+            "that was made with shuffle=False"
+        )
 
 
-def _method(frame: FrameType | None, data: object) -> tuple[str, dict[str, Any]]:
-    """The method of the model that was called with the data, and its arguments."""
+def _method(frame: FrameType | None, data: object) -> FrameType | None:
+    """Where the method of the model runs that was called with the data."""
     for _ in range(_DEPTH):
         if frame is None:
             break
-        arguments = frame.f_locals
-        if frame.f_code.co_name in _METHODS and arguments.get("x") is data:
-            return frame.f_code.co_name, arguments
+        if frame.f_code.co_name in _METHODS and frame.f_locals.get("x") is data:
+            return frame
         frame = frame.f_back
-    return "", {}
+    return None
 
 
-def _warn(what: str, why: str) -> None:
-    warnings.warn(f"{what}: {why}", stacklevel=2)
+def _warn(words: str, called: FrameType) -> None:
+    """Warn where the user's code calls Keras: Keras wraps its methods in others."""
+    place = called
+    while _is_keras(place) and place.f_back is not None:
+        place = place.f_back
+    warnings.warn_explicit(
+        words,
+        UserWarning,
+        place.f_code.co_filename,
+        place.f_lineno,
+        place.f_globals.get("__name__"),
+        place.f_globals.setdefault("__warningregistry__", {}),
+    )
+
+
+def _is_keras(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == "keras"

@@ -725,14 +725,13 @@ class Hangs(Numbers):
         return index
 
     def _hang(self, way: str) -> None:
-        match way:
-            case "C":
-                ctypes.PyDLL(None).sleep(60)
-            case "SIGKILL":
-                os.kill(os.getpid(), signal.SIGKILL)
-            case "stubborn":
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if way == "C":
+            ctypes.PyDLL(None).sleep(60)
+        elif way == "SIGKILL":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif way == "stubborn":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         hang_here(self.gate)
 
 

@@ -179,8 +179,13 @@ def warned(act: Callable[[], object]) -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         act()
-    said = [str(warning.message) for warning in caught]
-    return [words for words in said if "passed over" in words or "order" in words]
+    said = []
+    for warning in caught:
+        words = str(warning.message)
+        if "passed over" in words or "order" in words:
+            assert warning.filename == __file__, f"{words} at {warning.filename}"
+            said.append(words)
+    return said
 
 
 # What Keras calls: if one of these fails, Keras has changed, and the bridge may be wrong
