@@ -10,7 +10,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from .delivery import Delivery
-from .errors import BatchTimeoutError, LoaderClosedError
+from .errors import BatchTimeoutError, LoaderBusyError, LoaderClosedError
 from .progress import Progress
 from .records import Order
 
@@ -54,6 +54,7 @@ class Epoch:
         self.start = start
         self._plan = plan
         self._pool = pool
+        self._turn = pool.turn
         self._tickets = tickets
         self._options = options
         self._counts = counts
@@ -111,6 +112,8 @@ class Epoch:
             Exception: What ``__getitem__`` raised, where its batch belongs.
             BatchTimeoutError: A batch took longer than the timeout.
             LoaderClosedError: The loader was closed in between.
+            LoaderBusyError: Another thread is waiting for a batch of this loader.
+            LoaderForkedError: This is a forked copy of the process that has the workers.
         """
         self._running = self._batches(epochs)
         return self._running
@@ -120,10 +123,9 @@ class Epoch:
         try:
             while True:
                 asked = perf_counter_ns()
-                self._fill()
                 # No name may hold a batch here while the next is waited for: it would
                 # keep its slot of the arena.
-                completion = self._next(epochs)
+                completion = self._take(epochs)
                 now = perf_counter_ns()
                 self._counts.wait += now - asked
                 self._counts.elapsed += now - mark
@@ -134,13 +136,40 @@ class Epoch:
                     self._counts.batches += 1
                     batch = [completion.batch]
                     del completion
-                    self._fill()
+                    self._refill()
                     yield batch.pop()
         finally:
             completion = None  # its error's traceback holds this frame
             self._pool.abandon(set(self._places))
             self._missing.extend(position for position, _ in self._places.values())
             self._places.clear()
+
+    def _take(self, epochs: list[Epoch]) -> Completion | None:
+        """The next completion, or None at the end of the plan.
+
+        Raises:
+            LoaderForkedError: This is a forked copy of the process that has the workers.
+            LoaderBusyError: Another thread is in here, for this epoch or another.
+        """
+        self._pool.check_here()
+        if not self._turn.acquire(blocking=False):
+            raise LoaderBusyError(
+                "another thread is waiting for a batch of this loader, which serves one "
+                "thread at a time; give each thread a Loader of its own"
+            )
+        try:
+            self._fill()
+            return self._next(epochs)
+        finally:
+            self._turn.release()
+
+    def _refill(self) -> None:
+        """Ask for what there is room for now, unless another thread is about to."""
+        if self._turn.acquire(blocking=False):
+            try:
+                self._fill()
+            finally:
+                self._turn.release()
 
     def _fill(self) -> None:
         """Ask for as many batches as the bound allows, if they are worth a message."""

@@ -73,7 +73,7 @@ class ProcessPool(Pool):
     def settle(self, timeout: float | None) -> None:
         """Wait for the answers to what was sent, and drop them."""
         self._wanted.clear()
-        self._check_here()
+        self.check_here()
         if self._torn:
             self._disband()
         dispatch = self._dispatch
@@ -89,7 +89,7 @@ class ProcessPool(Pool):
 
     def begin_epoch(self, *, alone: bool) -> None:
         """Have workers that see the dataset as it is now."""
-        self._check_here()
+        self.check_here()
         if not alone:
             if self._whole().versions.changed():
                 raise LoaderBusyError(
@@ -162,7 +162,8 @@ class ProcessPool(Pool):
         yield
         self._torn = False
 
-    def _check_here(self) -> None:
+    def check_here(self) -> None:
+        """Ask the crew."""
         if self._dispatch is not None:
             self._dispatch.crew.check_here()
 
@@ -171,7 +172,7 @@ class ProcessPool(Pool):
         if self._dispatch is not None and not self._torn:
             return self._dispatch
         # An interrupt ended another epoch than the one that goes on.
-        self._check_here()
+        self.check_here()
         self._disband()
         dispatch = self._assemble()
         dispatch.versions.renew()

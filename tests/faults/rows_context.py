@@ -8,6 +8,7 @@ import queue
 import random
 import sys
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -463,3 +464,43 @@ def weak_references(scene: Scene) -> None:
             assert references[-1]() is None, f"batch {index} is held"
         scene.notice()
     assert len(references) == 20
+
+
+class Uneven(Numbers):
+    """Batches that take their time, each another."""
+
+    def __getitem__(self, index: int) -> Any:
+        time.sleep(0.0005 * (index % 3))
+        return index
+
+
+@row(
+    "two threads use an iterator each of one loader",
+    bar="each exact, or LoaderBusyError in the one that comes second",
+    pools=EVERYWHERE,
+)
+def two_threads_two_iterators(scene: Scene) -> None:
+    def consume(batches: Iterator[Any]) -> bool:
+        try:
+            if list(batches) != list(range(1, 200)):
+                raise Lost
+        except LoaderBusyError as error:
+            scene.strike(times=99)
+            if "another thread is waiting" not in str(error):
+                raise
+            return False
+        return True
+
+    with (
+        scene.loader(Uneven(200), max_queue_size=4) as loader,
+        hurried(),
+        ThreadPoolExecutor(2) as both,
+    ):
+        scene.strike()
+        for _ in range(5):
+            pair = iter(loader), iter(loader)
+            assert [next(batches) for batches in pair] == [0, 0]
+            done = [both.submit(consume, batches) for batches in pair]
+            assert any(exact.result(timeout=PATIENCE) for exact in done)
+            assert list(loader) == list(range(200))
+        scene.notice()
