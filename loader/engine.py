@@ -18,7 +18,7 @@ from .plan import EpochPlan
 from .pools import make_pool
 from .progress import Progress
 from .stats import Counts
-from .turns import Turns
+from .turns import Turn, Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -160,6 +160,7 @@ class Loader:
         self._page_lock: PageLock | None = None
         self._counts = Counts()
         self._tickets = count()
+        self._turn = Turn()
         self._closed = False
 
     @property
@@ -183,13 +184,13 @@ class Loader:
 
         ``on_epoch_begin`` runs before anything is built, ``on_epoch_end`` when the epoch
         was consumed to its end. A ``break`` is fine: what was under way is dropped. Threads
-        may share one iterator, and get each batch once.
+        may share one iterator, and get each batch once; while one waits, others wait.
 
         Raises:
             LoaderClosedError: The loader was closed.
         """
         self._check_open()
-        return Turns(self._run())
+        return Turns(self._run(), self._turn, self._check_here)
 
     @property
     def epoch(self) -> int:
@@ -352,6 +353,10 @@ class Loader:
         kind = "processes" if options.processes else "threads"
         how = f"workers={options.workers} {kind}" if options.workers else "inline"
         return f"<Loader of {type(self.dataset).__qualname__}, {how}, seed={self.seed}>"
+
+    def _check_here(self) -> None:
+        if self._pool is not None:
+            self._pool.check_here()
 
     def _check_open(self) -> None:
         if self._closed:

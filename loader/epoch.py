@@ -186,7 +186,6 @@ class Epoch:
         """The next completion, or None at the end of the plan."""
         deadline = self._deadline()
         while True:
-            self._pool.check_here()  # also if what comes next is there already
             if self._pool.closed:
                 raise LoaderClosedError(
                     "the loader was closed in the middle of an epoch; make a new Loader"

@@ -1,7 +1,7 @@
-"""One iterator for several threads: each call of ``next`` waits for its turn.
+"""One loader for several threads: each call of ``next`` waits for its turn.
 
-A generator alone refuses a second thread with a ``ValueError``, and without the
-interpreter's lock it does not even do that.
+A generator alone refuses a second thread with a ``ValueError``, without the interpreter's
+lock not even that; and a pool serves one thread at a time.
 """
 
 from __future__ import annotations
@@ -13,9 +13,26 @@ from typing import TYPE_CHECKING, Any
 from .errors import LoaderBusyError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
-__all__ = ["Turns"]
+__all__ = ["Turn", "Turns"]
+
+
+class Turn:
+    """The right to talk to one loader's pool. A copy of the loader has one of its own.
+
+    Attributes:
+        lock: Held by who has it; reentrant, so that a hook that calls ``next()`` on the
+            iterator that runs it is told so instead of waiting for itself.
+    """
+
+    __slots__ = ("lock",)
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+
+    def __reduce__(self) -> Any:
+        return Turn, ()
 
 
 class Turns(Iterator[Any]):
@@ -25,17 +42,24 @@ class Turns(Iterator[Any]):
 
     Args:
         batches: Where they come from.
+        turn: The loader's.
+        check_here: Raises in a forked copy of the process, where nobody gives the turn up.
     """
 
-    __slots__ = ("_batches", "_turn")
+    __slots__ = ("_batches", "_check_here", "_turn")
 
-    def __init__(self, batches: Generator[Any, None, None]) -> None:
+    def __init__(
+        self,
+        batches: Generator[Any, None, None],
+        turn: Turn,
+        check_here: Callable[[], None],
+    ) -> None:
         self._batches = batches
-        # Held by nobody else; reentrant, so that a hook that calls next() on the iterator
-        # that runs it is told so instead of waiting for itself.
-        self._turn = threading.RLock()
+        self._turn = turn.lock
+        self._check_here = check_here
 
     def __next__(self) -> Any:
+        self._check_here()
         with self._turn:
             return next(self._batches)
 
@@ -47,7 +71,7 @@ class Turns(Iterator[Any]):
         """
         if not self._turn.acquire(blocking=False):
             raise LoaderBusyError(
-                "another thread waits for a batch of this iterator; close() the loader"
+                "another thread waits for a batch of this loader; close() the loader"
             )
         try:
             self._batches.close()

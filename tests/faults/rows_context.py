@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gc
 import logging
-import queue
 import random
 import sys
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -155,30 +155,21 @@ def another_thread(scene: Scene) -> None:
     peers="CLEAN | HANG | HANG | HANG | CLEAN",
 )
 def two_threads(scene: Scene) -> None:
-    taken: queue.SimpleQueue[int] = queue.SimpleQueue()
-
-    def consume() -> None:
-        while True:
-            try:
-                batch = next(batches, None)
-            except ValueError as error:
-                scene.strike(times=9999)
-                if "generator already executing" not in str(error):
-                    raise
-                continue
-            if batch is None:
-                return
+    def consume() -> list[int]:
+        taken = []
+        for batch in batches:
             check(batch, batch[0])
-            taken.put(batch[0])
+            taken.append(batch[0])
+        return taken
 
     with scene.loader(Blocks(600)) as loader:
         batches = iter(loader)
         scene.strike()
         with hurried(), ThreadPoolExecutor(2) as both:
-            for done in [both.submit(consume) for _ in range(2)]:
-                done.result(timeout=PATIENCE)
+            halves = [both.submit(consume) for _ in range(2)]
+            taken = [half.result(timeout=PATIENCE) for half in halves]
         scene.notice()
-    if sorted(taken.get() for _ in range(taken.qsize())) != list(range(600)):
+    if sorted(taken[0] + taken[1]) != list(range(600)):
         raise Lost
 
 
@@ -463,3 +454,33 @@ def weak_references(scene: Scene) -> None:
             assert references[-1]() is None, f"batch {index} is held"
         scene.notice()
     assert len(references) == 20
+
+
+class Uneven(Numbers):
+    """Batches that take their time, each another."""
+
+    def __getitem__(self, index: int) -> Any:
+        time.sleep(0.0005 * (index % 3))
+        return index
+
+
+@row(
+    "two threads use an iterator each of one loader",
+    bar="both exact",
+    pools=EVERYWHERE,
+)
+def two_threads_two_iterators(scene: Scene) -> None:
+    with (
+        scene.loader(Uneven(200), max_queue_size=4) as loader,
+        hurried(),
+        ThreadPoolExecutor(2) as both,
+    ):
+        scene.strike()
+        for _ in range(5):
+            pair = iter(loader), iter(loader)
+            assert [next(batches) for batches in pair] == [0, 0]
+            rest = [both.submit(list, batches) for batches in pair]
+            for batches in rest:
+                assert batches.result(timeout=PATIENCE) == list(range(1, 200))
+            assert list(loader) == list(range(200))
+        scene.notice()

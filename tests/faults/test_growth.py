@@ -151,20 +151,6 @@ def test_iterators_and_loaders_dropped_in_reference_cycles_grow_nothing(
         expect_no_growth(tie, times=20)
 
 
-def test_collecting_garbage_at_every_step_changes_nothing() -> None:
-    before = gc.get_threshold()
-    gc.set_threshold(1)
-    try:
-        for kind in KINDS.values():
-            with Loader(datasets.Blocks(10), **kind) as loader:
-                expect_blocks(loader, 10)
-                for _ in islice(loader, 3):
-                    pass
-                expect_blocks(loader, 10)
-    finally:
-        gc.set_threshold(*before)
-
-
 def test_epochs_that_change_a_large_array_hold_no_more_than_a_few_states() -> None:
     large = 500_000
     with Loader(datasets.Stateful(4, large=large), **KINDS["fork"]) as loader:
