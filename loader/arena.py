@@ -188,7 +188,10 @@ class Arena:
             MemoryError: There is no memory, or the batch is larger than a slot can be.
         """
         if size > self.stride:
-            raise MemoryError(f"a batch may have {self.stride} bytes, got {size}")
+            raise MemoryError(
+                f"a batch may have {self.stride} bytes at the most, got {size}; make "
+                "batches smaller"
+            )
         array = self.view(slot, size)
         (allocated,) = struct.unpack_from("<q", raw(array))
         if allocated < size:
@@ -200,7 +203,8 @@ class Arena:
                     )
             except OSError as error:
                 raise MemoryError(
-                    f"no shared memory for a batch of {size} bytes: {error.strerror}"
+                    f"no shared memory for a batch of {size} bytes: {error.strerror}; "
+                    "lower max_queue_size or the batch size, or keep fewer batches"
                 ) from error
             struct.pack_into("<q", raw(array), 0, size)
         return array
@@ -271,7 +275,8 @@ class Slots:
                 return shelf.pop()
         if self._made + 1 >= self.arena.capacity:
             raise MemoryError(
-                f"all {self.arena.capacity} slots of shared memory are taken"
+                f"all {self.arena.capacity} slots of shared memory are taken; keep fewer "
+                "batches, or copies of them"
             )
         self._made += 1
         return self._made

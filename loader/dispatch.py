@@ -171,7 +171,7 @@ class Dispatch:
         again = again and order.attempts < MOST_ATTEMPTS
         if not again:
             del self._wanted[ticket]
-        where = "no worker had begun it"
+        where = "no worker had begun it, all build others, start or are stopped"
         for worker, pid in self.crew.pids.items():
             flight = self._flights.get(self.crew.claim(worker))
             if flight is not None and flight.order is order:
@@ -181,7 +181,7 @@ class Dispatch:
                 break
         else:
             if again:
-                where += "; all are replaced"
+                where += ": they are replaced"
                 for worker in self.crew.pids:
                     self._end(worker)
         return GivenUp(where, order.attempts, again)
