@@ -192,20 +192,13 @@ class Arena:
                 f"a batch may have {self.stride} bytes at the most, got {size}; make "
                 "batches smaller"
             )
+        if slot not in self._mapped:  # looking at a hole needs memory too
+            self._allocate(slot, 0, HEADER.size)
         array = self.view(slot, size)
         (allocated,) = struct.unpack_from("<q", raw(array))
         if allocated < size:
             size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
-            try:
-                if hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(
-                        self.fd, slot * self.stride + allocated, size - allocated
-                    )
-            except OSError as error:
-                raise MemoryError(
-                    f"no shared memory for a batch of {size} bytes: {error.strerror}; "
-                    "lower max_queue_size or the batch size, or keep fewer batches"
-                ) from error
+            self._allocate(slot, allocated, size)
             struct.pack_into("<q", raw(array), 0, size)
         return array
 
@@ -217,6 +210,17 @@ class Arena:
         """Close the descriptor; arrays over the memory stay valid."""
         self._mapped.clear()
         os.close(self.fd)
+
+    def _allocate(self, slot: int, start: int, end: int) -> None:
+        if not hasattr(os, "posix_fallocate"):
+            return
+        try:
+            os.posix_fallocate(self.fd, slot * self.stride + start, end - start)
+        except OSError as error:
+            raise MemoryError(
+                f"no shared memory for a batch of {end} bytes: {error.strerror}; lower "
+                "max_queue_size or the batch size, or keep fewer batches"
+            ) from error
 
     def _map(self, slot: int, size: int, *, private: bool) -> NDArray[np.uint8]:
         # A power of two, so that growing batches are mapped anew a few times at most.

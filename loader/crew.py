@@ -14,13 +14,14 @@ import signal
 import threading
 import time
 import warnings
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from math import ceil
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from .arena import BOARD, BOARD_START, Arena, Slots
+from .errors import LoaderClosedError
 from .pipes import READ_BYTES, Pipes
 from .postmortem import (
     OomKills,
@@ -29,6 +30,7 @@ from .postmortem import (
     memory_peak,
     peak_of_children,
 )
+from .quiet import quiet_logs
 from .worker import STACK_SIGNAL, Descriptor, Setup, main
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ __all__ = ["Crew", "News", "undisturbed"]
 _GRACE = 0.25  # seconds that close() waits for batches that are being built
 _LAST_WORDS = 1.0  # seconds that a stuck worker has for telling where it stands
 _PAUSE = 0.05  # seconds of silence after which it has told everything
+_START_DESCRIPTORS = 8  # that multiprocessing opens to start a process, and a few more
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +115,8 @@ class Crew:
                 undo.callback(os.close, self._parent)
             arena = Arena.create(anonymous=not self._portable)
             undo.callback(arena.close)
-            arena.reserve(BOARD, BOARD_START + 8 * self.size)
-            self._board = arena.board(self.size)
+            arena.reserve(BOARD, BOARD_START + 8 * (self.size + 1))
+            self._board = arena.board(self.size + 1)  # the last: whether we close
             self.slots = Slots(arena, spare=2 * options.max_queue_size + 8)
             self._answers = self.pipes.answers
             self._poll = select.poll()
@@ -167,14 +170,26 @@ class Crew:
             stride=self.slots.arena.stride,
             trace=Descriptor(told),
             parent=None if self._parent is None else Descriptor(self._parent),
+            litter=_servers_socket() if self._method == "forkserver" else None,
             start_slot=self.slots.lend(),
         )
         process: BaseProcess = self._context.Process(
             target=main, args=(setup,), name=f"feedline-worker-{worker}"
         )
-        with _starting:
+        with _starting, quiet_logs() if self.forked else nullcontext():
+            self._expect_room()
             process.start()
         return process
+
+    def _expect_room(self) -> None:
+        """Fail here if descriptors run out: multiprocessing would leave some open.
+
+        Raises:
+            OSError: Too few are left for a start.
+        """
+        with ExitStack() as taken:
+            for _ in range(_START_DESCRIPTORS):
+                taken.callback(os.close, os.dup(self.pipes.tasks))
 
     @property
     def pids(self) -> dict[int, int]:
@@ -186,11 +201,18 @@ class Crew:
 
         Args:
             deadline: ``time.monotonic()`` moment to give up at; None waits for ever.
+
+        Raises:
+            LoaderClosedError: It was closed meanwhile.
         """
         left = None
         if deadline is not None:
             left = max(0, ceil((deadline - time.monotonic()) * 1000))
         ready = {fd for fd, _ in self._poll.poll(left)}
+        if self._closed:  # meanwhile, by another thread or by a signal's handler
+            raise LoaderClosedError(
+                "the loader was closed in the middle of an epoch; make a new Loader"
+            )
         ended = [w for w, member in self._members.items() if member.exit in ready]
         return News(self._answers in ready, ended)
 
@@ -253,6 +275,7 @@ class Crew:
             return
         self._closed = True
         with undisturbed():
+            self._board[self.size] = 1
             self.pipes.hang_up()
             watch = select.poll()
             waiting = {}
@@ -305,6 +328,13 @@ def undisturbed() -> Iterator[None]:
             yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _servers_socket() -> str | None:
+    """Where the fork server listens; it stays if this process is killed."""
+    forkserver.ensure_running()
+    address = getattr(forkserver._forkserver, "_forkserver_address", None)  # noqa: SLF001
+    return address if isinstance(address, str) else None
 
 
 def _exit_descriptor(process: BaseProcess) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,7 @@ class Dispatch:
         self._flights: dict[int, _Flight] = {}  # by number
         # Sent again because nobody seemed to have them; an answer may come all the same.
         self._limbo: dict[int, _Flight] = {}
-        self._unready: set[int] = set()  # workers that have not started yet
+        self._unready: dict[int, float] = {}  # workers that start, and since when
         self._reading: dict[int, Version] = {}  # the state that each worker may read
         self._false_starts = 0
         self._ended: set[int] = set()  # workers that were ended from here
@@ -98,8 +99,8 @@ class Dispatch:
 
     @property
     def started(self) -> bool:
-        """Whether any worker is ready."""
-        return len(self._unready) < self.crew.size
+        """Whether any worker is ready, and is to stay."""
+        return len(self._unready.keys() | self._ended) < self.crew.size
 
     def hire(self, workers: Iterable[int], *, alone: bool) -> None:
         """Start workers.
@@ -110,7 +111,7 @@ class Dispatch:
         """
         birth = self.versions.birth(alone=alone)
         for worker in workers:
-            self._unready.add(worker)
+            self._unready[worker] = time.monotonic()
             self._reading[worker] = self.versions.current
             self.crew.hire(worker, birth)
 
@@ -156,7 +157,7 @@ class Dispatch:
         return False, []
 
     def give_up(self, ticket: int, *, again: bool) -> GivenUp:
-        """End the worker that builds a batch, or all of them if none has begun it.
+        """End the worker that builds a batch, or all that are ready if none has begun it.
 
         Their ends are heard like any other, and what they had is sent again.
 
@@ -181,8 +182,8 @@ class Dispatch:
                 break
         else:
             if again:
-                where += ": they are replaced"
-                for worker in self.crew.pids:
+                where += "; those that are ready are replaced"
+                for worker in self.crew.pids.keys() - self._unready.keys():
                     self._end(worker)
         return GivenUp(where, order.attempts, again)
 
@@ -196,6 +197,20 @@ class Dispatch:
     def _end(self, worker: int) -> None:
         self.crew.kill(worker)
         self._ended.add(worker)
+
+    def end_stuck(self, seconds: float) -> str:
+        """End the workers that have been starting for longer than that.
+
+        Returns:
+            Who they are and where they stand; empty if there are none.
+        """
+        latest = time.monotonic() - seconds
+        told = ""
+        for worker in [w for w, since in self._unready.items() if since < latest]:
+            pid, stack = self.crew.pids[worker], self.crew.stack_of(worker)
+            self._end(worker)
+            told += f"\nworker {worker} (pid {pid}) had not started yet, at:\n{stack}"
+        return told
 
     def _take_back(self) -> list[Order]:
         orders = []
@@ -226,6 +241,13 @@ class Dispatch:
     def _completion(self, result: Result, order: Order) -> Completion:
         batch: Any = None
         error: BaseException | None = None
+        if result.kind == Kind.NO_MEMORY:
+            self.crew.slots.retire(result.slot)
+            error = MemoryError(
+                f"no shared memory is left for batch {order.index} of epoch "
+                f"{order.epoch}: lower workers, max_queue_size or the batch size"
+            )
+            return Completion(order.ticket, error=error)
         try:
             batch = read(self.crew.slots, result.slot, result.size)
             if result.kind != Kind.BATCH:
@@ -247,7 +269,7 @@ class Dispatch:
             packed = read(self.crew.slots, result.slot, result.size)
             raise unpack_error(packed)
         self.crew.slots.free(result.slot)
-        self._unready.discard(result.worker)
+        self._unready.pop(result.worker, None)
         self._false_starts = 0
 
     def _bury(self, ended: list[int]) -> list[Completion]:
@@ -266,7 +288,7 @@ class Dispatch:
         for worker, end in ends.items():
             self.deaths += 1
             if worker in from_here:  # whoever ended it tells of it
-                self._unready.discard(worker)
+                self._unready.pop(worker, None)
             else:
                 self._note(worker, end, self._flights.get(crew.claim(worker)))
         for number in [n for n in self._flights if n not in living]:
@@ -286,8 +308,7 @@ class Dispatch:
 
     def _note(self, worker: int, end: WorkerEnd, flight: _Flight | None) -> None:
         """Write a worker's end down; raise if workers end before they start."""
-        if worker in self._unready:
-            self._unready.discard(worker)
+        if self._unready.pop(worker, None):
             self._false_starts += 1
             if end.exitcode >= 0 or self._false_starts > _MOST_FALSE_STARTS:
                 raise WorkerStartError(worker, end.exitcode, self._start_trouble(end))

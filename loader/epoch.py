@@ -11,7 +11,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from .delivery import Delivery
-from .errors import BatchTimeoutError, LoaderClosedError, brief
+from .errors import BatchTimeoutError, LoaderBusyError, LoaderClosedError, brief
 from .failures import Failures
 from .pool import MOST_ATTEMPTS
 from .progress import Progress
@@ -57,6 +57,7 @@ class Epoch:
         self.start = start
         self._plan = plan
         self._pool = pool
+        self._turn = pool.turn
         self._tickets = tickets
         self._options = options
         self._counts = counts
@@ -122,6 +123,8 @@ class Epoch:
             BatchTimeoutError: A batch took longer than the timeout.
             SkipLimitError: More batches failed than may be left out.
             LoaderClosedError: The loader was closed in between.
+            LoaderBusyError: Another thread is waiting for a batch of this loader.
+            LoaderForkedError: This is a forked copy of the process that has the workers.
         """
         self._running = self._batches(epochs)
         return self._running
@@ -131,10 +134,9 @@ class Epoch:
         try:
             while True:
                 asked = perf_counter_ns()
-                self._fill()
                 # No name may hold a batch here while the next is waited for: it would
                 # keep its slot of the arena.
-                completion = self._next(epochs)
+                completion = self._take(epochs)
                 now = perf_counter_ns()
                 self._counts.wait += now - asked
                 self._counts.elapsed += now - mark
@@ -145,7 +147,7 @@ class Epoch:
                     self._counts.batches += 1
                     batch = [completion.batch]
                     del completion
-                    self._fill()
+                    self._refill()
                     yield batch.pop()
         finally:
             completion = None  # its error's traceback holds this frame
@@ -153,6 +155,33 @@ class Epoch:
             self._missing.extend(position for position, _ in self._places.values())
             self._places.clear()
             self._later.clear()
+
+    def _take(self, epochs: list[Epoch]) -> Completion | None:
+        """The next completion, or None at the end of the plan.
+
+        Raises:
+            LoaderForkedError: This is a forked copy of the process that has the workers.
+            LoaderBusyError: Another thread is in here, for this epoch or another.
+        """
+        self._pool.check_here()
+        if not self._turn.acquire(blocking=False):
+            raise LoaderBusyError(
+                "another thread is waiting for a batch of this loader, which serves one "
+                "thread at a time; give each thread a Loader of its own"
+            )
+        try:
+            self._fill()
+            return self._next(epochs)
+        finally:
+            self._turn.release()
+
+    def _refill(self) -> None:
+        """Ask for what there is room for now, unless another thread is about to."""
+        if self._turn.acquire(blocking=False):
+            try:
+                self._fill()
+            finally:
+                self._turn.release()
 
     def _fill(self) -> None:
         """Ask for as many batches as the bound allows, if they are worth a message."""

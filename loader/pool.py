@@ -9,6 +9,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass
+from functools import cached_property
+from threading import RLock
 from time import monotonic, perf_counter_ns, sleep
 from typing import TYPE_CHECKING, Any
 
@@ -58,10 +60,23 @@ class Pool(ABC):
 
     closed = False
 
+    @cached_property
+    def turn(self) -> RLock:
+        """Held by the one thread that talks to the pool, while it does."""
+        return RLock()
+
     @property
     def deaths(self) -> int:
         """Workers that ended and were replaced."""
         return 0
+
+    def check_here(self) -> None:
+        """Refuse to work in a forked copy of the process that has the workers.
+
+        Raises:
+            LoaderForkedError: This is one.
+        """
+        return
 
     @abstractmethod
     def settle(self, timeout: float | None) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from .records import Completion, Order
 
 __all__ = ["ProcessPool"]
+
+_SLOWEST_START = 60.0  # seconds that workers may take to start, if there is a timeout
 
 
 class ProcessPool(Pool):
@@ -71,7 +74,7 @@ class ProcessPool(Pool):
     def settle(self, timeout: float | None) -> None:
         """Wait for the answers to what was sent, and drop them."""
         self._wanted.clear()
-        self._check_here()
+        self.check_here()
         if self._torn:
             self._disband()
         dispatch = self._dispatch
@@ -87,7 +90,7 @@ class ProcessPool(Pool):
 
     def begin_epoch(self, *, alone: bool) -> None:
         """Have workers that see the dataset as it is now."""
-        self._check_here()
+        self.check_here()
         if not alone:
             if self._whole().versions.changed():
                 raise LoaderBusyError(
@@ -102,8 +105,7 @@ class ProcessPool(Pool):
             self._disband()
             dispatch = self._assemble()
             dispatch.versions.renew()
-        if not dispatch.crew.pids:
-            self._start(dispatch)
+        self._start(dispatch)
 
     def submit(self, orders: Sequence[Order], *, again: bool = False) -> None:
         """Send tasks to whichever worker is free first."""
@@ -141,7 +143,9 @@ class ProcessPool(Pool):
         """Ask the worker where it stands, and end it."""
         dispatch = self._whole()
         with self._in_one_piece():
-            return dispatch.give_up(ticket, again=again)
+            given_up = dispatch.give_up(ticket, again=again)
+            stuck = dispatch.end_stuck(self._slowest_start)
+        return replace(given_up, where=given_up.where + stuck)
 
     def lock_pages(self, page_lock: PageLock) -> None:
         """Lock each slot once, when the first batch in it is read."""
@@ -161,7 +165,8 @@ class ProcessPool(Pool):
         yield
         self._torn = False
 
-    def _check_here(self) -> None:
+    def check_here(self) -> None:
+        """Ask the crew."""
         if self._dispatch is not None:
             self._dispatch.crew.pipes.check_here()
 
@@ -170,7 +175,7 @@ class ProcessPool(Pool):
         if self._dispatch is not None and not self._torn:
             return self._dispatch
         # An interrupt ended another epoch than the one that goes on.
-        self._check_here()
+        self.check_here()
         self._disband()
         dispatch = self._assemble()
         dispatch.versions.renew()
@@ -192,11 +197,20 @@ class ProcessPool(Pool):
         return dispatch
 
     def _start(self, dispatch: Dispatch) -> None:
+        """Have workers; the clock of the first batch begins when one of them is ready."""
         with self._in_one_piece():
-            dispatch.hire(range(self._options.workers), alone=True)
-            # The clock of the first batch begins when a worker is ready.
-            while not self._forked and not dispatch.started:
-                dispatch.turn(None)
+            if not dispatch.crew.pids:
+                dispatch.hire(range(self._options.workers), alone=True)
+            deadline = None
+            if self._options.timeout is not None:
+                deadline = time.monotonic() + self._slowest_start
+            heard = not self._forked
+            while heard and not dispatch.started:
+                heard, _ = dispatch.turn(deadline)
+
+    @property
+    def _slowest_start(self) -> float:
+        return max(_SLOWEST_START, self._options.timeout or 0)
 
     def _disband(self) -> None:
         dispatch, self._dispatch, self._torn = self._dispatch, None, False

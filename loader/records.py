@@ -81,8 +81,11 @@ class Kind:
     BATCH: Final = 0  # the batch
     RAISED: Final = 1  # the exception that building it raised, which may be for once
     ERROR: Final = 2  # another exception, which is for good
-    READY: Final = 3  # no answer yet: the worker has started
-    FAILED: Final = 4  # the exception that kept the worker from starting
+    NO_MEMORY: Final = (
+        3  # nothing: there was no shared memory, not even for the exception
+    )
+    READY: Final = 4  # no answer yet: the worker has started
+    FAILED: Final = 5  # the exception that kept the worker from starting
 
 
 @dataclass(slots=True)

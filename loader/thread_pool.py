@@ -119,7 +119,7 @@ class ThreadPool(Pool):
 
     def begin_epoch(self, *, alone: bool) -> None:
         """Start the threads that there are not, all of them at the first epoch."""
-        self._check_here()
+        self.check_here()
         for number in range(self._workers):
             seat = self._seats.get(number)
             if seat is None or seat.failed or not seat.thread.is_alive():
@@ -136,7 +136,7 @@ class ThreadPool(Pool):
         """Wait for one answer and take all that are there."""
         answers = self._shared.answers
         if answers.empty():
-            self._check_here()
+            self.check_here()
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         found: list[Completion] = []
         with suppress(Empty):
@@ -205,7 +205,8 @@ class ThreadPool(Pool):
                     seat.order.index if seat.order is not None else "?",
                 )
 
-    def _check_here(self) -> None:
+    def check_here(self) -> None:
+        """Threads do not come along with a fork."""
         if self._process != os.getpid():
             raise LoaderForkedError(
                 f"this loader belongs to process {self._process}, of which this one is "

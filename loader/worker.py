@@ -54,7 +54,10 @@ class Descriptor:
 
 
 def _arrive(sent: Any) -> Descriptor:
-    return Descriptor(sent.detach())
+    fd = sent.detach()
+    # A program that the user's code starts in here must not have it too.
+    os.set_inheritable(fd, False)
+    return Descriptor(fd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,7 @@ class Setup:
         stride: Of the arena.
         trace: Where the Python frames go if it crashes or is asked for them.
         parent: Becomes readable when the parent ends; None where there is no such thing.
+        litter: A socket that the parent removes if it can, and its folder.
         start_slot: Where to write the exception that keeps it from starting.
     """
 
@@ -87,18 +91,20 @@ class Setup:
     stride: int
     trace: Descriptor
     parent: Descriptor | None
+    litter: str | None
     start_slot: int
 
 
 def main(setup: Setup) -> None:
     """A worker's life."""
     _set_signals(setup.trace.fd)
-    threading.Thread(
+    watcher = threading.Thread(
         target=_leave_with_parent,
-        args=(setup.parent,),
+        args=(setup.parent, setup.litter),
         name="feedline-parent",
         daemon=True,
-    ).start()
+    )
+    watcher.start()
     _limit_threads()
     own_globals()
     gc.freeze()  # the collector would touch, and so copy, every page that was forked
@@ -121,6 +127,8 @@ def main(setup: Setup) -> None:
             return
         _tell(setup, 0, 0, 0, setup.start_slot, Kind.READY)
         _serve(setup, arena, dataset)
+        if setup.litter and not arena.board(setup.workers + 1)[setup.workers]:
+            watcher.join()  # the parent closes nothing, it dies
 
 
 def _serve(setup: Setup, arena: Arena, dataset: Any) -> None:
@@ -161,8 +169,11 @@ def _serve(setup: Setup, arena: Arena, dataset: Any) -> None:
         else:
             packed = pack_error(error, _name(setup))
             error = None
-            writer.restart()
-            size = writer.write(packed)
+            try:
+                writer.restart()
+                size = writer.write(packed)
+            except MemoryError:
+                kind, size = Kind.NO_MEMORY, 0
         busy = perf_counter_ns() - start
         _tell(setup, task.number, size, busy, task.slot, kind)
         # Only now: a task that no claim and no result tells of would be done again.
@@ -203,7 +214,7 @@ def _set_signals(trace: int) -> None:
     faulthandler.register(STACK_SIGNAL, trace, all_threads=False)
 
 
-def _leave_with_parent(parent: Descriptor | None) -> None:
+def _leave_with_parent(parent: Descriptor | None, litter: str | None) -> None:
     process = parent_process()
     if parent is not None:
         end = parent.fd
@@ -214,6 +225,11 @@ def _leave_with_parent(parent: Descriptor | None) -> None:
     watch = select.poll()
     watch.register(end, select.POLLIN)
     watch.poll()
+    if litter is not None:
+        with suppress(OSError):
+            os.unlink(litter)
+        with suppress(OSError):
+            os.rmdir(os.path.dirname(litter))
     os._exit(1)
 
 

@@ -45,6 +45,7 @@ ORDER = [
     "worker",
     "pool",
     "thread_pool",
+    "quiet",
     "postmortem",
     "pipes",
     "crew",

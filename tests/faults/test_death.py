@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import time
@@ -11,19 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from feedline import Loader, WorkerDiedError, WorkerStartError
+from feedline import Loader
 from tests import datasets
-from tests.datasets import PATIENCE, block, wait_until
+from tests.datasets import block, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from feedline.options import StartMethod
-
-WAYS = [
-    "SIGKILL", "SIGSEGV", "SIGABRT", "SIGTERM", "SIGBUS", "os._exit(0)", "os._exit(3)",
-    "sys.exit(3)", "sys.exit()", "null pointer", "orphan",
-]  # fmt: skip
 
 
 class PortableLoader(Loader):
@@ -59,35 +53,6 @@ def kill_all(loader: Loader) -> None:
         kill(pid)
 
 
-@pytest.mark.parametrize("how", WAYS)
-def test_a_batch_whose_worker_ends_is_built_again(
-    how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with fork(datasets.Dies(tmp_path, how)) as loader:
-        start = time.monotonic()
-        with caplog.at_level(logging.WARNING, "feedline"):
-            expect_blocks(loader, 20)
-        assert time.monotonic() - start < 1.5  # a grandchild lives longer
-        assert loader.stats().deaths == 1
-        expect_blocks(loader, 20)
-    name = {"null pointer": "SIGSEGV", "orphan": "SIGKILL"}.get(how, how)
-    code = how[-2] if how[-2].isdigit() else "0"
-    assert "while it built batch 7 of epoch 0" in caplog.text
-    assert (name if name.startswith("SIG") else f"code {code}") in caplog.text
-    if how in {"SIGSEGV", "SIGABRT", "SIGBUS", "null pointer"}:
-        assert "in die" in caplog.text
-
-
-@pytest.mark.parametrize("method", ["forkserver", "spawn"])
-@pytest.mark.parametrize("how", ["SIGKILL", "os._exit(0)"])
-def test_a_started_worker_that_ends_is_replaced(
-    how: str, method: StartMethod, tmp_path: Path
-) -> None:
-    with fork(datasets.Dies(tmp_path, how), method) as loader:
-        expect_blocks(loader, 20)
-        assert loader.stats().deaths == 1
-
-
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_the_portable_path_replaces_workers_too(method: str, tmp_path: Path) -> None:
     with PortableLoader(
@@ -101,56 +66,11 @@ def test_the_portable_path_replaces_workers_too(method: str, tmp_path: Path) -> 
         expect_blocks(loader, 20)
 
 
-def test_two_deaths_of_one_batch_are_forgiven(tmp_path: Path) -> None:
-    with fork(datasets.Dies(tmp_path, "SIGKILL", times=2)) as loader:
-        expect_blocks(loader, 20)
-        assert loader.stats().deaths == 2
-
-
-@pytest.mark.parametrize(
-    ("how", "words"),
-    [
-        ("SIGKILL", r"killed by SIGKILL \(signal 9\); .*out-of-memory"),
-        ("SIGSEGV", r"killed by SIGSEGV \(signal 11\); .*compiled code"),
-        ("os._exit(3)", r"exited with code 3; .*os\._exit"),
-    ],
-)
-def test_a_batch_that_always_ends_its_worker_is_an_error_that_names_it(
-    how: str, words: str, tmp_path: Path
-) -> None:
-    dataset = datasets.Dies(tmp_path, how, times=99)
-    with fork(dataset) as loader:
-        for _ in range(2):
-            start = time.monotonic()
-            seen: list[Any] = []
-            with pytest.raises(
-                WorkerDiedError, match=rf"^batch 7 ended .* worker [01]: .*{words}"
-            ) as caught:
-                seen.extend(loader)
-            assert time.monotonic() - start < 1
-            assert [index for index, _ in seen] == list(range(7))
-            assert (caught.value.index, caught.value.attempts) == (7, 3)
-        dataset.at = 99
-        expect_blocks(loader, 20)
-
-
 def test_a_batch_that_always_ends_its_worker_can_be_skipped(tmp_path: Path) -> None:
     dataset = datasets.Dies(tmp_path, "SIGKILL", times=99)
     with fork(dataset, on_error="skip") as loader:
         assert [index for index, _ in loader] == [i for i in range(20) if i != 7]
         assert loader.stats().skipped == 1
-
-
-def test_sys_exit_without_processes_ends_the_loop_there(tmp_path: Path) -> None:
-    for workers in (0, 2):
-        dataset = datasets.Dies(tmp_path, "sys.exit(3)", times=99)
-        seen: list[Any] = []
-        with (
-            Loader(dataset, workers=workers) as loader,
-            pytest.raises(SystemExit, match="3"),
-        ):
-            seen.extend(loader)
-        assert [index for index, _ in seen] == list(range(7))
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
@@ -262,16 +182,3 @@ def test_a_worker_killed_again_and_again_by_others_never_loses_a_batch() -> None
                 kill(pids(loader)[index // 10 % 2])
         assert seen == list(range(200))
         assert loader.stats().deaths >= 10
-
-
-def exit_at_once(worker: int) -> None:
-    os._exit(5)
-
-
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_workers_that_end_before_they_start_are_one_error(method: StartMethod) -> None:
-    with fork(datasets.Numbers(), method, worker_init_fn=exit_at_once) as loader:
-        start = time.monotonic()
-        with pytest.raises(WorkerStartError, match=r"worker [01] did not .* code 5"):
-            list(loader)
-        assert time.monotonic() - start < PATIENCE / 4

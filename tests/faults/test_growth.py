@@ -15,6 +15,7 @@ import pytest
 
 from feedline import Loader
 from tests import datasets
+from tests.belongings import memory
 from tests.datasets import wait_until
 
 from .test_death import expect_blocks
@@ -36,11 +37,6 @@ def counts() -> tuple[int, int, int]:
         threading.active_count(),
         len(psutil.Process().children(recursive=True)),
     )
-
-
-def memory() -> int:
-    used: int = psutil.Process().memory_info().rss
-    return used
 
 
 def expect_no_growth(act: Callable[[], object], times: int, warm: int = 3) -> None:
@@ -153,20 +149,6 @@ def test_iterators_and_loaders_dropped_in_reference_cycles_grow_nothing(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         expect_no_growth(tie, times=20)
-
-
-def test_collecting_garbage_at_every_step_changes_nothing() -> None:
-    before = gc.get_threshold()
-    gc.set_threshold(1)
-    try:
-        for kind in KINDS.values():
-            with Loader(datasets.Blocks(10), **kind) as loader:
-                expect_blocks(loader, 10)
-                for _ in islice(loader, 3):
-                    pass
-                expect_blocks(loader, 10)
-    finally:
-        gc.set_threshold(*before)
 
 
 def test_epochs_that_change_a_large_array_hold_no_more_than_a_few_states() -> None:

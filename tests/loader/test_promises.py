@@ -34,7 +34,6 @@ from feedline import (
     LoaderClosedError,
     LoaderError,
     PyDataset,
-    RemoteError,
     get_worker_info,
 )
 from tests import datasets
@@ -477,23 +476,6 @@ def test_a_hook_may_change_the_length(open_loader: OpenLoader) -> None:
 # Errors
 
 
-ARRIVALS = {
-    "chained": (ValueError, "^outer"),
-    "two arguments": (datasets.TwoArguments, r"^seven \(7\)"),
-    "IndexError": (IndexError, "^inside"),
-    "KeyboardInterrupt": (KeyboardInterrupt, "^in a batch"),
-    "own base": (datasets.OwnBase, "^base"),
-    "group": (ExceptionGroup, "^group"),
-    "file": (FileNotFoundError, "nowhere"),
-    "recursion": (RecursionError, "maximum recursion"),
-    "large": (ValueError, "^xxx"),
-    "memory": (MemoryError, "^none left"),
-    "unicode": (UnicodeDecodeError, "bad"),
-    "StopIteration": (RuntimeError, r"__getitem__\(5\) raised StopIteration"),
-    "GeneratorExit": (RuntimeError, r"__getitem__\(5\) raised GeneratorExit"),
-}
-
-
 def seen_before_error(
     loader: Loader, kind: type[BaseException], words: str
 ) -> tuple[list[Any], BaseException]:
@@ -502,84 +484,6 @@ def seen_before_error(
     with pytest.raises(kind, match=words) as caught:
         seen.extend(loader)
     return seen, caught.value
-
-
-@quick
-@pytest.mark.parametrize("kind", ARRIVALS)
-def test_an_error_arrives_as_itself_after_the_batches_before_it(
-    open_loader: OpenLoader, kind: str
-) -> None:
-    loader = open_loader(datasets.Raises(5, kind))
-    for epoch in (0, 2):
-        seen, error = seen_before_error(loader, *ARRIVALS[kind])
-        assert seen == [0, 1, 2, 3, 4]
-        assert type(error) is ARRIVALS[kind][0]
-        if kind not in {"StopIteration", "GeneratorExit"}:
-            notes = "\n".join(error.__notes__)
-            assert f"__getitem__(5) in epoch {epoch}" in notes
-        loader.dataset.at = 99
-        assert list(loader) == list(range(8))  # usable, and the same workers
-        loader.dataset.at = 5
-
-
-@over("forkserver", "spawn")
-@pytest.mark.parametrize("kind", ["chained", "two arguments"])
-def test_an_error_of_a_spawned_worker_arrives_as_itself(
-    open_loader: OpenLoader, kind: str
-) -> None:
-    loader = open_loader(datasets.Raises(5, kind))
-    seen, error = seen_before_error(loader, *ARRIVALS[kind])
-    assert seen == [0, 1, 2, 3, 4]
-    assert type(error) is ARRIVALS[kind][0]
-
-
-def test_an_error_keeps_cause_notes_attributes_and_tells_worker_and_traceback() -> None:
-    with Loader(datasets.Raises(2, "chained"), **KINDS["fork"]) as loader:
-        _, error = seen_before_error(loader, ValueError, "outer")
-        assert repr(error.__cause__) == "KeyError('inner')"
-        assert error.__notes__[0] == "a note of the user's"
-        assert "__getitem__(2)" in error.__notes__[1]
-        assert "In worker" in error.__notes__[2]
-        assert "datasets.py" in error.__notes__[2]
-    with Loader(datasets.Raises(2, "file"), **KINDS["fork"]) as loader:
-        _, missing = seen_before_error(loader, FileNotFoundError, "nowhere")
-        assert isinstance(missing, FileNotFoundError)
-        assert (missing.errno, missing.filename) == (2, "nowhere")
-    with Loader(datasets.Raises(2, "two arguments"), **KINDS["fork"]) as loader:
-        _, two = seen_before_error(loader, datasets.TwoArguments, "seven")
-        assert isinstance(two, datasets.TwoArguments)
-        assert (two.code, two.text) == (7, "seven")
-    with Loader(datasets.Raises(2, "group"), **KINDS["fork"]) as loader:
-        _, group = seen_before_error(loader, ExceptionGroup, "group")
-        assert isinstance(group, ExceptionGroup)
-        assert [repr(e) for e in group.exceptions] == [
-            "ValueError('one')",
-            "KeyError('two')",
-        ]
-
-
-def test_an_error_that_cannot_travel_is_told_by_a_remote_error() -> None:
-    with Loader(datasets.Raises(2, "lock"), **KINDS["fork"]) as loader:
-        for _ in range(2):
-            seen, error = seen_before_error(loader, RemoteError, "HoldsLock: held")
-            assert seen == [0, 1]
-            assert isinstance(error, RemoteError)
-            assert error.type_name == "tests.datasets.HoldsLock"
-            assert "_raise" in "\n".join(error.__notes__)
-
-
-def test_an_error_of_a_local_class_is_caught_by_that_class() -> None:
-    class Local(Exception):
-        pass
-
-    def fail(index: int) -> Any:
-        if index == 3:
-            raise Local("here")
-        return index
-
-    with Loader(datasets.Calls(fail), **KINDS["fork"]) as loader:
-        seen, _ = seen_before_error(loader, Local, "here")
-        assert seen == [0, 1, 2]
 
 
 @quick

@@ -1,0 +1,114 @@
+"""Every fault with every pool, and the page that shows what came of it.
+
+``python -m tests.faults.table`` plays them all and writes docs/faults.md; the tests play
+each row, and compare the page with the rows. What stands above its first section is written
+by hand.
+"""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from .judge import ROOT, Report, judge
+from .rows import EVERYWHERE, PEERS, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+PAGE = ROOT / "docs" / "faults.md"
+SECTIONS = {
+    "rows_deaths": "Worker death",
+    "rows_hangs": "Hangs",
+    "rows_exceptions": "Exceptions in `__getitem__`",
+    "rows_transport": "Start and transport",
+    "rows_resources": "Resources",
+    "rows_parent": "The parent",
+    "rows_context": "Context",
+}
+Key = tuple[str, str, str]  # module, row, pool
+
+
+def rows() -> dict[str, list[Row]]:
+    """All rows, by the module that they stand in."""
+    return {
+        module: [
+            value
+            for value in vars(import_module(f"tests.faults.{module}")).values()
+            if isinstance(value, Row)
+        ]
+        for module in SECTIONS
+        if find_spec(f"tests.faults.{module}")
+    }
+
+
+def cases() -> dict[Key, Row]:
+    """Every row with every pool in which it can be played here."""
+    return {
+        (module, row.name, pool): row
+        for module, found in rows().items()
+        for row in found
+        for pool in row.pools
+        if all(map(find_spec, row.needs))
+    }
+
+
+def page(reports: Mapping[Key, Report]) -> str:
+    """The page; a row that was not played is taken to be what it should."""
+    above, *_ = PAGE.read_text().partition("\n## ")
+    tables = (
+        f"\n## {SECTIONS[module]}\n\n" + "\n".join(_section(module, found, reports))
+        for module, found in rows().items()
+    )
+    return above + "\n".join(tables) + "\n"
+
+
+def _section(
+    module: str, found: list[Row], reports: Mapping[Key, Report]
+) -> Iterator[str]:
+    pools = [pool for pool in EVERYWHERE if any(pool in row.pools for row in found)]
+    yield _line(["fault", *pools, "left", *PEERS, "the bar"])
+    yield _line(["---"] * (len(pools) + len(PEERS) + 3))
+    for row in found:
+        played = {
+            pool: reports.get(
+                (module, row.name, pool), Report(row.outcome, 0.0, (), "")
+            )
+            for pool in row.pools
+        }
+        cells = [_cell(played[pool]) if pool in played else "-" for pool in pools]
+        left = sorted({what for report in played.values() for what in report.left})
+        yield _line([row.fault, *cells, ", ".join(left) or "none", *row.peers, row.bar])
+
+
+def _cell(report: Report) -> str:
+    if report.seconds is None:
+        return report.outcome
+    return f"{report.outcome} {report.seconds:.2f}s"
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Play all rows, two at a time; write the page."""
+    reports: dict[Key, Report] = {}
+
+    def play(key: Key, row: Row) -> None:
+        module, _, pool = key
+        report = reports[key] = judge(module, row, pool)
+        if report.outcome != row.outcome or report.left:
+            sys.stdout.write(f"{key}: {report}\n{report.detail}\n")
+
+    with ThreadPoolExecutor(2) as both:
+        for done in [both.submit(play, *case) for case in cases().items()]:
+            done.result()
+    PAGE.write_text(page(reports))
+
+
+if __name__ == "__main__":
+    main()
