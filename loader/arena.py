@@ -188,7 +188,10 @@ class Arena:
             MemoryError: There is no memory, or the batch is larger than a slot can be.
         """
         if size > self.stride:
-            raise MemoryError(f"a batch may have {self.stride} bytes, got {size}")
+            raise MemoryError(
+                f"a batch may have {self.stride} bytes at the most, got {size}; make "
+                "batches smaller"
+            )
         if slot not in self._mapped:  # looking at a hole needs memory too
             self._allocate(slot, 0, HEADER.size)
         array = self.view(slot, size)
@@ -215,7 +218,8 @@ class Arena:
             os.posix_fallocate(self.fd, slot * self.stride + start, end - start)
         except OSError as error:
             raise MemoryError(
-                f"no shared memory for a batch of {end} bytes: {error.strerror}"
+                f"no shared memory for a batch of {end} bytes: {error.strerror}; lower "
+                "max_queue_size or the batch size, or keep fewer batches"
             ) from error
 
     def _map(self, slot: int, size: int, *, private: bool) -> NDArray[np.uint8]:
@@ -275,7 +279,8 @@ class Slots:
                 return shelf.pop()
         if self._made + 1 >= self.arena.capacity:
             raise MemoryError(
-                f"all {self.arena.capacity} slots of shared memory are taken"
+                f"all {self.arena.capacity} slots of shared memory are taken; keep fewer "
+                "batches, or copies of them"
             )
         self._made += 1
         return self._made

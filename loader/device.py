@@ -175,7 +175,10 @@ class CudaPageLock:
             torch.cuda.check_error(code)
         except RuntimeError as error:
             _log.warning(
-                "%d bytes of batches could not be page-locked: %s", size, error
+                "%d bytes of batches could not be page-locked, and their copies to the "
+                "device take longer: %s",
+                size,
+                error,
             )
             return False
         return True

@@ -157,7 +157,7 @@ class Dispatch:
         return False, []
 
     def give_up(self, ticket: int, *, again: bool, slowest_start: float) -> GivenUp:
-        """End the worker that builds a batch, or all of them if none has begun it.
+        """End the worker that builds a batch, or all that are ready if none has begun it.
 
         Their ends are heard like any other, and what they had is sent again.
 
@@ -181,10 +181,11 @@ class Dispatch:
                 where = f"worker {worker} (pid {pid}) was building it, at:\n{stack}"
                 break
         else:
-            where = f"no worker had begun it{self._end_stuck(slowest_start)}"
+            where = "no worker had begun it, all build others, start or are stopped"
+            where += self._end_stuck(slowest_start)
             if again:
-                where += "; all are replaced"
-                for worker in self.crew.pids:
+                where += "; those that are ready are replaced"
+                for worker in self.crew.pids.keys() - self._unready.keys():
                     self._end(worker)
         return GivenUp(where, order.attempts, again)
 

@@ -148,7 +148,8 @@ class Loader:
         options.most_errors(length)
         if length is None and options.shuffle:
             raise ValueError(
-                "shuffle=True needs a dataset with an end, got num_batches=None"
+                "shuffle=True needs a dataset with an end, got num_batches=None; leave it "
+                "out"
             )
         self.dataset = dataset
         self.options = options

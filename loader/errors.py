@@ -78,10 +78,14 @@ class BatchTimeoutError(LoaderError, TimeoutError):
         self.attempts = attempts
 
     def __str__(self) -> str:
-        times = f", in attempt {self.attempts}" if self.attempts > 1 else ""
+        beside = (
+            f", in attempt {self.attempts}"
+            if self.attempts > 1
+            else " (allow more, or go on with on_timeout='replace')"
+        )
         return (
             f"batch {self.index} took longer than timeout={self.seconds!r} seconds"
-            f"{times}; {self.where}"
+            f"{beside}; {self.where}"
         )
 
 

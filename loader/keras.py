@@ -229,7 +229,8 @@ def _tensorflow_dataset(passes: Passes) -> Any:
         shapes = [array.shape for array in arrays]
         if len(set(map(len, shapes))) > 1 or not shapes[0]:
             raise ValueError(
-                f"TensorFlow needs arrays of one rank, 1 or more, got shapes {shapes!r}"
+                f"TensorFlow needs arrays of one rank, 1 or more, got shapes {shapes!r}; "
+                "give each part of a batch an axis of samples"
             )
         # The number of samples may change, and whatever was seen to.
         fixed = [

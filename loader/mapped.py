@@ -119,7 +119,8 @@ def _mmap(at: int | None, size: int, flags: int, fd: int, offset: int) -> int:
     if address is None or address == ctypes.c_void_p(-1).value:
         code = ctypes.get_errno()
         raise MemoryError(
-            f"cannot map {size} bytes of shared memory: {os.strerror(code)}"
+            f"cannot map {size} bytes of shared memory: {os.strerror(code)}; each batch "
+            "that is kept is a mapping: keep fewer, or copies of them"
         )
     return address
 

@@ -182,7 +182,7 @@ class ThreadPool(Pool):
                 f"thread cannot be ended; it stands at:\n{stack}"
             )
             return GivenUp(where, order.attempts, again)
-        return GivenUp("no thread had begun it", 0, again=False)
+        return GivenUp("no thread had begun it, all build others", 0, again=False)
 
     def close(self) -> None:
         """Tell all threads to leave, and wait a moment for them."""
@@ -203,8 +203,8 @@ class ThreadPool(Pool):
             seat.thread.join(max(0.0, deadline - time.monotonic()))
             if seat.thread.is_alive():
                 _log.warning(
-                    "thread %d still builds batch %s after the loader was closed; it "
-                    "ends with it",
+                    "thread %d still builds batch %s after the loader was closed, because "
+                    "a thread cannot be ended; it leaves when the batch is built",
                     seat.number,
                     seat.order.index if seat.order is not None else "?",
                 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import types
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,6 +57,7 @@ def test_the_engine_offers_these_names() -> None:
     expected = {
         "Loader", "LoaderOptions", "LoaderStats", "PyDataset", "WorkerInfo",
         "get_worker_info", "LoaderError", "RemoteError", "BatchTimeoutError",
+        "SkipLimitError", "Skipped", "has_hooks",
     }  # fmt: skip
     assert expected <= set(listed)
 
@@ -106,6 +109,18 @@ def test_everything_of_the_loader_after_the_dataset_is_given_by_name() -> None:
     parameters = list(inspect.signature(Loader).parameters.values())
     assert parameters[0].name == "dataset"
     assert all(p.kind is p.KEYWORD_ONLY for p in parameters[1:])
+
+
+def test_every_option_is_one_of_the_loader_s_and_has_its_line_in_the_docs() -> None:
+    from feedline import Loader, LoaderOptions
+
+    options = list(inspect.signature(Loader).parameters)[1:]
+    assert set(options) == {field.name for field in dataclasses.fields(LoaderOptions)}
+    page = (Path(__file__).parent.parent / "docs" / "options.md").read_text()
+    for name in options:
+        assert f"\n| `{name}` | " in page, name
+        assert f"\n        {name}: " in (Loader.__doc__ or ""), name
+        assert f"\n        {name}: " in (LoaderOptions.__doc__ or ""), name
 
 
 def test_an_unknown_option_is_refused() -> None:

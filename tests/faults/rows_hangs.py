@@ -197,7 +197,9 @@ def in_init_of_threads(scene: Scene) -> None:
             hang(scene)
 
     with scene.loader(Blocks(20), timeout=LIMIT, worker_init_fn=init) as loader:
-        scene.expect_error(loader, BatchTimeoutError, "^batch 0 .*no thread had begun it", at=0)
+        scene.expect_error(
+            loader, BatchTimeoutError, "^batch 0 .*no thread had begun it", at=0
+        )
         scene.gate.let_all()
         scene.expect_blocks(loader)
 

@@ -387,9 +387,7 @@ def test_a_driver_that_refuses_is_said_and_no_error(
     monkeypatch.setattr(torch.cuda, "cudart", lambda: driver)
     monkeypatch.setattr(torch.cuda, "check_error", refuse)
     assert not CudaPageLock().lock(PAGE, PAGE)
-    assert (
-        "4096 bytes of batches could not be page-locked: CUDA error: 2" in caplog.text
-    )
+    assert "4096 bytes of batches could not be page-locked, and" in caplog.text
 
 
 @needs_torch

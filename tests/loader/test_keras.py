@@ -211,6 +211,16 @@ def test_a_keras_that_calls_in_another_way_is_not_judged() -> None:
     asks_of(data, {0: 1})
 
 
+def test_every_option_of_a_loader_reaches_the_one_that_is_made() -> None:
+    options: dict[str, Any] = {
+        "timeout": 5, "on_timeout": "replace", "on_error": "skip", "max_errors": 0.5,
+        "retries": 2, "retry_delay": 0.5,
+    }  # fmt: skip
+    with as_keras(Arrays(), workers=2, **options) as data:
+        made = data.loader.options
+        assert {name: getattr(made, name) for name in options} == options
+
+
 # ---- ends ----------------------------------------------------------------------------
 
 
