@@ -146,8 +146,13 @@ def sys_exit(scene: Scene) -> None:
     expect_redone(scene, Struck(scene, lambda: sys.exit(3)), "code 3")
 
 
+@row("... `sys.exit()`, without a code", bar=REDONE, pools=("fork",))
+def sys_exit_without_a_code(scene: Scene) -> None:
+    expect_redone(scene, Struck(scene, sys.exit), "code 0")
+
+
 @row(
-    "... in a thread, or without workers",
+    "... `sys.exit(3)` in a thread, or without workers",
     bar="at batch 7, after batches 0-6: itself; the loader stays usable",
     outcome="CLEAN",
     pools=("inline", "threads"),

@@ -258,6 +258,17 @@ def file_not_found(scene: Scene) -> None:
 
 
 @row(
+    "UnicodeDecodeError, whose constructor wants five arguments",
+    bar=ITSELF,
+    outcome="CLEAN",
+    pools=NEIGHBOURS,
+)
+def unicode_error(scene: Scene) -> None:
+    fault = raising(UnicodeDecodeError, "utf-8", b"\xff", 0, 1, "bad")
+    assert raised(scene, fault, UnicodeDecodeError, "bad").object == b"\xff"
+
+
+@row(
     "raises in epoch 1, two more epochs on the same loader",
     bar="both complete and exact, same workers",
     outcome="CLEAN",

@@ -95,19 +95,28 @@ def _line(cells: list[str]) -> str:
 
 
 def main() -> None:
-    """Play all rows, two at a time; write the page."""
+    """Play all rows, two at a time; write the page, and tell what went wrong."""
+    wrong = 0
     reports: dict[Key, Report] = {}
 
     def play(key: Key, row: Row) -> None:
+        nonlocal wrong
         module, _, pool = key
-        report = reports[key] = judge(module, row, pool)
+        for _ in range(3):  # where another program took the machine's time
+            report = reports[key] = judge(module, row, pool)
+            if report.seconds is not None and report.seconds <= row.within:
+                break
         if report.outcome != row.outcome or report.left:
-            sys.stdout.write(f"{key}: {report}\n{report.detail}\n")
+            wrong += 1
+            sys.stdout.write(f"{key}: {report.outcome}, left {report.left}\n")
+            sys.stdout.write(f"{report.detail}\n")
 
     with ThreadPoolExecutor(2) as both:
         for done in [both.submit(play, *case) for case in cases().items()]:
             done.result()
     PAGE.write_text(page(reports))
+    sys.stdout.write(f"{len(reports)} played, {wrong} went wrong\n")
+    sys.exit(min(wrong, 1))
 
 
 if __name__ == "__main__":
