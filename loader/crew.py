@@ -21,7 +21,7 @@ from multiprocessing import forkserver, resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from .arena import BOARD, BOARD_START, Arena, Slots
-from .errors import LoaderClosedError
+from .errors import LoaderClosedError, WorkerStartError
 from .pipes import READ_BYTES, Pipes
 from .postmortem import (
     OomKills,
@@ -41,11 +41,18 @@ if TYPE_CHECKING:
     from .options import LoaderOptions
     from .snapshot import Birth
 
-__all__ = ["Crew", "News", "undisturbed"]
+__all__ = ["GUARD", "Crew", "News", "undisturbed"]
 
 _GRACE = 0.25  # seconds that close() waits for batches that are being built
 _LAST_WORDS = 1.0  # seconds that a stuck worker has for telling where it stands
 _PAUSE = 0.05  # seconds of silence after which it has told everything
+GUARD = """a script needs a main guard, because each new process runs its top level:
+
+    if __name__ == "__main__":
+        main()
+
+if it has one, what the worker wrote to stderr says more"""
+
 _START_DESCRIPTORS = 8  # that multiprocessing opens to start a process, and a few more
 
 
@@ -178,7 +185,11 @@ class Crew:
         )
         with _starting, quiet_logs() if self.forked else nullcontext():
             self._expect_room()
-            process.start()
+            try:
+                process.start()
+            except EOFError:  # newer servers run the script's top level themselves
+                why = f"the fork server ended; {GUARD}"
+                raise WorkerStartError(worker, 1, why) from None
         return process
 
     def _expect_room(self) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .codec import read
+from .crew import GUARD
 from .errors import (
     WorkerDiedError,
     WorkerStartError,
@@ -42,12 +43,6 @@ __all__ = ["Dispatch"]
 _log = logging.getLogger(__name__)
 
 _MOST_FALSE_STARTS = 10  # workers in a row that a signal may end before they are ready
-_GUARD = """a script needs a main guard, because each new process runs its top level:
-
-    if __name__ == "__main__":
-        main()
-
-if it has one, what the worker wrote to stderr says more"""
 
 
 @dataclass(slots=True, eq=False)
@@ -337,7 +332,7 @@ class Dispatch:
         if end.exitcode < 0:
             return likely_cause(end.exitcode, end.oom_killed)
         if end.exitcode == 1 and not self.crew.forked:
-            return _GUARD
+            return GUARD
         return (
             "something ends the process before its first batch: look at worker_init_fn "
             "and at how the dataset is unpickled"
