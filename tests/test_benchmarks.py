@@ -46,7 +46,7 @@ def test_a_batch_that_is_lost_or_repeated_fails_the_run() -> None:
     dataset = Arrays(5, 2)
     for wrong in ([0, 1, 2, 3], [0, 1, 2, 3, 4, 4]):
         with pytest.raises(AssertionError, match="lost or repeated"):
-            rounds._timed(dataset, partial(map, dataset.__getitem__, wrong))
+            rounds.timed(dataset, partial(map, dataset.__getitem__, wrong))
 
 
 def test_a_peer_that_is_missing_is_a_row_that_says_so(

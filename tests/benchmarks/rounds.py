@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .workloads import Workload
 
-__all__ = ["DELIVERED", "Delivered", "measure"]
+__all__ = ["DELIVERED", "Delivered", "measure", "timed"]
 
 _UNIT = "us a batch"
 
@@ -112,7 +112,7 @@ def measure(
                 continue
             try:
                 epoch = opened.enter_context(CONTESTANTS[who](dataset, row.terms))
-                _timed(dataset, epoch)
+                timed(dataset, epoch)
             except Exception as error:  # noqa: BLE001 - a peer's, whatever it is
                 missing[who] = " ".join(f"{type(error).__name__}: {error}".split())[
                     :120
@@ -122,7 +122,7 @@ def measure(
             times[who] = []
         for number in range(rounds):
             for who, epoch in epochs.items():
-                times[who].append(_timed(dataset, epoch))
+                times[who].append(timed(dataset, epoch))
             say(f"{name}: round {number + 1} of {rounds}")
         epochs.clear()
     for who in row.contestants:
@@ -136,7 +136,7 @@ def measure(
         yield Result(name, "perfect workers", _UNIT, ideal, ideal, "computed")
 
 
-def _timed(dataset: Workload, epoch: Callable[[], Iterable[Any]]) -> float:
+def timed(dataset: Workload, epoch: Callable[[], Iterable[Any]]) -> float:
     """Microseconds a batch over one epoch; fails if a batch is lost or repeated."""
     gc.collect()
     batches = epoch()
