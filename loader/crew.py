@@ -17,7 +17,7 @@ import warnings
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from math import ceil
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from .arena import BOARD, BOARD_START, Arena, Slots
@@ -343,6 +343,8 @@ def undisturbed() -> Iterator[None]:
 
 def _servers_socket() -> str | None:
     """Where the fork server listens; it stays if this process is killed."""
+    from multiprocessing import forkserver
+
     forkserver.ensure_running()
     address = getattr(forkserver._forkserver, "_forkserver_address", None)  # noqa: SLF001
     return address if isinstance(address, str) else None
