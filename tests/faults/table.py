@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 PAGE = ROOT / "docs" / "faults.md"
 SECTIONS = {
     "rows_deaths": "Worker death",
+    "rows_moments": "Every moment of a worker's life",
     "rows_hangs": "Hangs",
     "rows_exceptions": "Exceptions in `__getitem__`",
+    "rows_travel": "Exceptions that hardly travel",
     "rows_transport": "Start and transport",
     "rows_resources": "Resources",
     "rows_parent": "The parent",
