@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, seed, settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["cases", "outcome"]
+__all__ = ["cases", "generated", "outcome"]
 
 _SEED = 20260729  # of all generated inputs, so that a run can be repeated
 
@@ -20,15 +20,21 @@ _SEED = 20260729  # of all generated inputs, so that a run can be repeated
 _MULTIPLIER = int(os.environ.get("FEEDLINE_EXAMPLES", "1"))
 
 
-def cases(count: int) -> Callable[[Any], Any]:
-    """How a differential test generates its inputs: so many, and always the same."""
-    chosen = settings(
+def generated(count: int, **more: Any) -> settings:
+    """So many generated inputs, or runs of a state machine."""
+    return settings(
         max_examples=count * _MULTIPLIER,
         database=None,
         deadline=None,
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
+        **more,
     )
+
+
+def cases(count: int) -> Callable[[Any], Any]:
+    """How a differential test generates its inputs: so many, and always the same."""
+    chosen = generated(count)
     return lambda test: seed(_SEED)(chosen(test))
 
 
