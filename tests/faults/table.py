@@ -24,6 +24,7 @@ SECTIONS = {
     "rows_deaths": "Worker death",
     "rows_hangs": "Hangs",
     "rows_exceptions": "Exceptions in `__getitem__`",
+    "rows_policies": "Second tries, other workers, batches left out",
     "rows_transport": "Start and transport",
     "rows_resources": "Resources",
     "rows_parent": "The parent",
