@@ -46,18 +46,28 @@ def replaced(scene: Scene) -> None:
     expect_replaced(scene, lambda: hang(scene), "in hang")
 
 
-@row("... with SIGTERM and SIGINT ignored, replaced", bar=REPLACED, within=SOON)
+@row(
+    "... with SIGTERM and SIGINT ignored, replaced",
+    bar=REPLACED,
+    pools=("fork", "forkserver"),
+    within=SOON,
+)
 def replaced_stubborn(scene: Scene) -> None:
     expect_replaced(scene, lambda: hang_stubbornly(scene), "in hang")
     assert is_gone(stuck(scene))
 
 
-@row("... in C, with the interpreter's lock held, replaced", bar=REPLACED, within=SOON)
+@row(
+    "... in C, with the interpreter's lock held, replaced",
+    bar=REPLACED,
+    pools=("fork", "spawn"),
+    within=SOON,
+)
 def replaced_in_c(scene: Scene) -> None:
     expect_replaced(scene, lambda: ctypes.PyDLL(None).sleep(60), "in <lambda>")
 
 
-@row("... frozen by SIGSTOP, replaced", bar=REPLACED, within=SOON)
+@row("... frozen by SIGSTOP, replaced", bar=REPLACED, pools=("fork",), within=SOON)
 def replaced_frozen(scene: Scene) -> None:
     expect_replaced(scene, lambda: freeze(scene), "SIGSTOP")
     assert is_gone(stuck(scene))
@@ -95,7 +105,7 @@ def tried_again(scene: Scene) -> None:
 @row(
     "the loop is left while item 7 waits 60 s for its next try",
     bar="the next epoch is complete, at once",
-    pools=POOLS,
+    pools=("threads", "fork"),
     limit=10.0,
 )
 def left_waiting(scene: Scene) -> None:
@@ -128,6 +138,7 @@ def skipped(scene: Scene) -> None:
 @row(
     "... it kills every worker; on_error='skip'",
     bar="left out after three, logged and listed; all others once and in order",
+    pools=("fork",),
 )
 def skipped_deaths(scene: Scene) -> None:
     with scene.loader(Struck(scene, kill_this, times=99), on_error="skip") as loader:
@@ -141,7 +152,7 @@ def skipped_deaths(scene: Scene) -> None:
     bar="SkipLimitError at batch 7, from its own error, with count, limit, indices; the "
     "loader stays usable",
     outcome="CLEAN",
-    pools=EVERYWHERE,
+    pools=("threads", "fork"),
 )
 def too_many(scene: Scene) -> None:
     deadly = scene.pool in PROCESSES
