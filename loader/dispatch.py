@@ -23,9 +23,9 @@ from .errors import (
     WorkerStartError,
     add_note,
     describe_exit,
-    likely_cause,
 )
 from .pool import MOST_ATTEMPTS, GivenUp, by_ticket
+from .postmortem import start_trouble
 from .records import Completion, Kind, Task
 from .remote import unpack_error
 
@@ -42,12 +42,6 @@ __all__ = ["Dispatch"]
 _log = logging.getLogger(__name__)
 
 _MOST_FALSE_STARTS = 10  # workers in a row that a signal may end before they are ready
-_GUARD = """a script needs a main guard, because each new process runs its top level:
-
-    if __name__ == "__main__":
-        main()
-
-if it has one, what the worker wrote to stderr says more"""
 
 
 @dataclass(slots=True, eq=False)
@@ -311,7 +305,8 @@ class Dispatch:
         if self._unready.pop(worker, None):
             self._false_starts += 1
             if end.exitcode >= 0 or self._false_starts > _MOST_FALSE_STARTS:
-                raise WorkerStartError(worker, end.exitcode, self._start_trouble(end))
+                why = start_trouble(end, forked=self.crew.forked)
+                raise WorkerStartError(worker, end.exitcode, why)
         if flight is None or flight.order.ticket not in self._wanted:
             _log.warning(
                 "worker %d ended while nothing of it was waited for: %s; another takes its "
@@ -330,16 +325,6 @@ class Dispatch:
                 end,
                 f"\n{end.stack}" if end.stack else "",
             )
-
-    def _start_trouble(self, end: WorkerEnd) -> str:
-        if end.exitcode < 0:
-            return likely_cause(end.exitcode, end.oom_killed)
-        if end.exitcode == 1 and not self.crew.forked:
-            return _GUARD
-        return (
-            "something ends the process before its first batch: look at worker_init_fn "
-            "and at how the dataset is unpickled"
-        )
 
     def _count(self, order: Order, worker: int, end: WorkerEnd) -> list[Completion]:
         """Count a worker against the batch that it died of; too many end the batch."""

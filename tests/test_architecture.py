@@ -47,6 +47,7 @@ ORDER = [
     "thread_pool",
     "quiet",
     "postmortem",
+    "frames",
     "pipes",
     "crew",
     "dispatch",
