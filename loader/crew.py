@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 from .arena import BOARD, BOARD_START, Arena, Slots
 from .errors import LoaderClosedError, WorkerStartError
-from .pipes import READ_BYTES, Pipes
+from .frames import frames_left, frames_now
+from .pipes import Pipes
 from .postmortem import (
+    NO_GUARD,
     OomKills,
     WorkerEnd,
     memory_left,
@@ -31,7 +33,7 @@ from .postmortem import (
     peak_of_children,
 )
 from .quiet import quiet_logs
-from .worker import STACK_SIGNAL, Descriptor, Setup, main
+from .worker import Descriptor, Setup, main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,18 +43,9 @@ if TYPE_CHECKING:
     from .options import LoaderOptions
     from .snapshot import Birth
 
-__all__ = ["GUARD", "Crew", "News", "undisturbed"]
+__all__ = ["Crew", "News", "undisturbed"]
 
 _GRACE = 0.25  # seconds that close() waits for batches that are being built
-_LAST_WORDS = 1.0  # seconds that a stuck worker has for telling where it stands
-_PAUSE = 0.05  # seconds of silence after which it has told everything
-GUARD = """a script needs a main guard, because each new process runs its top level:
-
-    if __name__ == "__main__":
-        main()
-
-if it has one, what the worker wrote to stderr says more"""
-
 _START_DESCRIPTORS = 8  # that multiprocessing opens to start a process, and a few more
 
 
@@ -188,7 +181,7 @@ class Crew:
             try:
                 process.start()
             except EOFError:  # newer servers run the script's top level themselves
-                why = f"the fork server ended; {GUARD}"
+                why = f"the fork server ended; {NO_GUARD}"
                 raise WorkerStartError(worker, 1, why) from None
         return process
 
@@ -241,7 +234,7 @@ class Crew:
         else:
             memory = memory_peak(before, peak_of_children(), own=self.forked)
         exitcode = member.process.exitcode or 0  # None: another has reaped it
-        stack = _own_frames(_read_all(member.trace))
+        stack = frames_left(member.trace)
         self._part_with(worker)
         oom_killed = self._oom_kills.explain(exitcode)
         return WorkerEnd(exitcode, stack, oom_killed, memory)
@@ -254,23 +247,9 @@ class Crew:
             member.process.close()
 
     def stack_of(self, worker: int) -> str:
-        """Ask a worker for its Python frames.
-
-        Returns:
-            The frames, or why there are none.
-        """
+        """Ask a worker for its Python frames; tell why there are none otherwise."""
         member = self._members[worker]
-        pid = member.process.pid
-        if pid is None or _is_stopped(pid):
-            return "  the process is stopped by a signal (SIGSTOP)"
-        with suppress(ProcessLookupError):
-            os.kill(pid, STACK_SIGNAL)
-        watch = select.poll()
-        watch.register(member.trace, select.POLLIN)
-        text, patience = b"", _LAST_WORDS
-        while watch.poll(patience * 1000) and (more := _read_all(member.trace)):
-            text, patience = text + more, _PAUSE
-        return _own_frames(text) or "  it did not answer the request for its frames"
+        return frames_now(member.process.pid or 0, member.trace)
 
     def kill(self, worker: int) -> None:
         """End a worker at once. Its end is heard like any other."""
@@ -355,31 +334,3 @@ def _exit_descriptor(process: BaseProcess) -> int:
         return os.pidfd_open(process.pid or 0)
     except ProcessLookupError:  # it has ended, and someone has noticed
         return os.dup(process.sentinel)
-
-
-def _is_stopped(pid: int) -> bool:
-    import psutil
-
-    with suppress(psutil.Error):
-        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
-    return False
-
-
-def _read_all(trace: int) -> bytes:
-    text = b""
-    with suppress(BlockingIOError):
-        while more := os.read(trace, READ_BYTES):
-            text += more
-    return text
-
-
-def _own_frames(text: bytes) -> str:
-    """The frames of the user's code, without the worker's own below them."""
-    lines = text.decode(errors="replace").splitlines()
-    kept = []
-    for line in lines:
-        if main.__code__.co_filename in line:
-            break
-        if line.startswith("  File"):
-            kept.append(line)
-    return "\n".join(kept)

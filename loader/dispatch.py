@@ -18,15 +18,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .codec import read
-from .crew import GUARD
 from .errors import (
     WorkerDiedError,
     WorkerStartError,
     add_note,
     describe_exit,
-    likely_cause,
 )
 from .pool import MOST_ATTEMPTS, GivenUp, by_ticket
+from .postmortem import start_trouble
 from .records import Completion, Kind, Task
 from .remote import unpack_error
 
@@ -308,7 +307,8 @@ class Dispatch:
         if self._unready.pop(worker, None):
             self._false_starts += 1
             if end.exitcode >= 0 or self._false_starts > _MOST_FALSE_STARTS:
-                raise WorkerStartError(worker, end.exitcode, self._start_trouble(end))
+                why = start_trouble(end, forked=self.crew.forked)
+                raise WorkerStartError(worker, end.exitcode, why)
         if flight is None or flight.order.ticket not in self._wanted:
             _log.warning(
                 "worker %d ended while nothing of it was waited for: %s; another takes its "
@@ -327,16 +327,6 @@ class Dispatch:
                 end,
                 f"\n{end.stack}" if end.stack else "",
             )
-
-    def _start_trouble(self, end: WorkerEnd) -> str:
-        if end.exitcode < 0:
-            return likely_cause(end.exitcode, end.oom_killed)
-        if end.exitcode == 1 and not self.crew.forked:
-            return GUARD
-        return (
-            "something ends the process before its first batch: look at worker_init_fn "
-            "and at how the dataset is unpickled"
-        )
 
     def _count(self, order: Order, worker: int, end: WorkerEnd) -> list[Completion]:
         """Count a worker against the batch that it died of; too many end the batch."""

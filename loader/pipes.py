@@ -25,9 +25,9 @@ from .records import RECORD_BYTES, Result, Task
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["READ_BYTES", "Pipes"]
+__all__ = ["Pipes"]
 
-READ_BYTES = 65536  # what a pipe holds, at the most, by default
+_READ_BYTES = 65536  # what a pipe holds, at the most, by default
 _AT_ONCE = 4096 // RECORD_BYTES  # records that one write may carry and stay atomic
 
 
@@ -78,7 +78,7 @@ class Pipes:
         self._backlog.clear()
         with suppress(BlockingIOError):
             while True:
-                records += os.read(self._tasks_back, READ_BYTES)
+                records += os.read(self._tasks_back, _READ_BYTES)
         return [
             Task.unpack(records[at : at + RECORD_BYTES])
             for at in range(0, len(records), RECORD_BYTES)
@@ -88,7 +88,7 @@ class Pipes:
         """Take the results that are there."""
         self.check_here()
         try:
-            records = os.read(self.answers, READ_BYTES)
+            records = os.read(self.answers, _READ_BYTES)
         except BlockingIOError:
             return []
         if self._backlog:

@@ -15,10 +15,24 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import describe_end
+from .errors import describe_end, likely_cause
 
-__all__ = ["OomKills", "WorkerEnd", "memory_left", "memory_peak", "peak_of_children"]
+__all__ = [
+    "NO_GUARD",
+    "OomKills",
+    "WorkerEnd",
+    "memory_left",
+    "memory_peak",
+    "peak_of_children",
+    "start_trouble",
+]
 
+NO_GUARD = """a script needs a main guard, because each new process runs its top level:
+
+    if __name__ == "__main__":
+        main()
+
+if it has one, what the worker wrote to stderr says more"""
 _UNIT = 1 if sys.platform == "darwin" else 1024  # bytes, of what getrusage tells
 
 
@@ -41,6 +55,23 @@ class WorkerEnd:
 
     def __str__(self) -> str:
         return describe_end(self.exitcode, self.oom_killed, self.memory)
+
+
+def start_trouble(end: WorkerEnd, *, forked: bool) -> str:
+    """Say why a worker ended before it was ready, and the way out.
+
+    Args:
+        end: How it did.
+        forked: Whether it was made by a fork; else it ran the top level of the script.
+    """
+    if end.exitcode < 0:
+        return likely_cause(end.exitcode, end.oom_killed)
+    if end.exitcode == 1 and not forked:
+        return NO_GUARD
+    return (
+        "something ends the process before its first batch: look at worker_init_fn "
+        "and at how the dataset is unpickled"
+    )
 
 
 class OomKills:

@@ -653,8 +653,7 @@ class Slow(Numbers):
 class Hangs(Numbers):
     """Some batches hang, the first times, each in one of these ways:
 
-    ``"Python"``, ``"C"`` with the interpreter's lock held, ``"stubborn"`` with signals
-    ignored that ask it to end; and ``"SIGKILL"`` ends its worker.
+    ``"Python"``, ``"C"`` with the interpreter's lock held; ``"SIGKILL"`` ends the worker.
     """
 
     def __init__(
@@ -677,9 +676,6 @@ class Hangs(Numbers):
             ctypes.PyDLL(None).sleep(60)
         elif way == "SIGKILL":
             os.kill(os.getpid(), signal.SIGKILL)
-        elif way == "stubborn":
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
         hang_here(self.gate)
 
 

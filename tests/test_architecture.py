@@ -47,6 +47,7 @@ ORDER = [
     "thread_pool",
     "postmortem",
     "quiet",
+    "frames",
     "pipes",
     "crew",
     "dispatch",

@@ -26,6 +26,7 @@ SECTIONS = {
     "rows_hangs": "Hangs",
     "rows_exceptions": "Exceptions in `__getitem__`",
     "rows_travel": "Exceptions that hardly travel",
+    "rows_policies": "Second tries, other workers, batches left out",
     "rows_transport": "Start and transport",
     "rows_resources": "Resources",
     "rows_parent": "The parent",

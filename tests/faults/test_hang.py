@@ -51,25 +51,16 @@ def test_a_worker_stuck_in_an_abandoned_batch_does_not_stop_the_next_epoch(
 
 
 def replacing(dataset: Any, **options: Any) -> Loader:
-    chosen = {"method": "fork", "timeout": LIMIT, **options}
+    chosen = {"timeout": LIMIT, **options}
     return fork(dataset, on_timeout="replace", **chosen)
 
 
-@pytest.mark.parametrize(
-    ("method", "way"),
-    [
-        ("fork", "Python"),
-        ("fork", "C"),
-        ("fork", "stubborn"),
-        ("forkserver", "stubborn"),
-        ("spawn", "C"),
-    ],
-)
+@pytest.mark.parametrize("way", ["Python", "C"])
 def test_a_stuck_worker_is_replaced_and_its_batch_built_by_another(
-    method: Any, way: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    way: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     dataset = datasets.Hangs(tmp_path, {3: [way]})
-    with replacing(dataset, method=method) as loader:
+    with replacing(dataset) as loader:
         with caplog.at_level(logging.WARNING, "feedline"):
             assert list(loader) == list(range(8))
         (stuck,) = dataset.gate.arrived() - {"3-0"}
@@ -167,16 +158,6 @@ def test_deaths_and_hangs_of_one_batch_are_counted_together(
             list(loader)
         assert caught.value.attempts == 3
         assert list(loader) == list(range(8))
-
-
-def test_a_frozen_worker_is_replaced_too(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with replacing(datasets.Dies(tmp_path, "SIGSTOP")) as loader:
-        with caplog.at_level(logging.WARNING, "feedline"):
-            expect_blocks(loader, 20)
-        assert loader.stats().timeouts == 1
-    assert "stopped by a signal (SIGSTOP)" in caplog.text
 
 
 def test_workers_that_were_all_frozen_while_they_were_idle_are_replaced(

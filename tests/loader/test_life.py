@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -333,4 +334,5 @@ class Life(RuleBasedStateMachine):
 def test_a_loader_delivers_what_is_due_whatever_comes_before(kind: str) -> None:
     runs, steps = _RUNS[kind]
     chosen = generated(runs, stateful_step_count=steps, derandomize=True)
-    run_state_machine_as_test(lambda: Life(kind), settings=chosen)
+    machine: Any = partial(Life, kind)
+    run_state_machine_as_test(machine, settings=chosen)
