@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 END = b"the end"
 
 
-@row("a worker killed while it encodes batch 7", bar=REDONE)
+@row("a worker killed while it encodes batch 7", bar=REDONE, pools=("fork", "spawn"))
 def while_encoding(scene: Scene) -> None:
     expect_redone(scene, Armed(scene, kill_this), "SIGKILL")
 
@@ -61,7 +61,11 @@ class CutShort(Blocks):
         return super().__getitem__(index)
 
 
-@row("... while it copies it into shared memory, half way (SIGBUS)", bar=TOLD)
+@row(
+    "... while it copies it into shared memory, half way (SIGBUS)",
+    bar=TOLD,
+    pools=("fork", "spawn"),
+)
 def while_copying(scene: Scene) -> None:
     expect_redone(scene, CutShort(scene), "SIGBUS", "in write")
 
@@ -83,7 +87,7 @@ class InPlace(Blocks):
         return index, array
 
 
-@row("... while it builds it in place", bar=REDONE)
+@row("... while it builds it in place", bar=REDONE, pools=("fork", "spawn"))
 def while_in_place(scene: Scene) -> None:
     expect_redone(scene, InPlace(scene), "SIGKILL")
 
@@ -109,6 +113,7 @@ def in_init(scene: Scene) -> None:
     bar="one WorkerStartError with the signal, no restart loop",
     outcome="CLEAN",
     within=3.0,
+    pools=("fork", "spawn"),
 )
 def killed_in_init(scene: Scene) -> None:
     def init(number: int) -> None:
