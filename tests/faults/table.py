@@ -28,9 +28,13 @@ SECTIONS = {
     "rows_exceptions": "Exceptions in `__getitem__`",
     "rows_travel": "Exceptions that hardly travel",
     "rows_transport": "Start and transport",
+    "rows_sizes": "Sizes and types",
     "rows_resources": "Resources",
+    "rows_growth": "Resources, many times over",
     "rows_parent": "The parent",
+    "rows_forks": "Forks, signals, and an end from elsewhere",
     "rows_context": "Context",
+    "rows_epochs": "Draws, lengths, hooks, garbage",
 }
 _CELL = r"([A-Z ]+) (\d+\.\d\d)s"
 Key = tuple[str, str, str]  # module, row, pool
