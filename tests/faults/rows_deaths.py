@@ -71,7 +71,7 @@ def segv(scene: Scene) -> None:
     expect_redone(scene, Struck(scene, lambda: die("SIGSEGV")), "SIGSEGV", "in die")
 
 
-@row("... a null pointer read in C", bar=TOLD)
+@row("... a null pointer read in C", bar=TOLD, pools=("fork",))
 def null_pointer(scene: Scene) -> None:
     dataset = Struck(scene, lambda: die("null pointer"))
     expect_redone(scene, dataset, "SIGSEGV", "in die")
@@ -82,17 +82,17 @@ def abort(scene: Scene) -> None:
     expect_redone(scene, Struck(scene, os.abort), "SIGABRT", "in __getitem__")
 
 
-@row("... SIGBUS", bar=TOLD)
+@row("... SIGBUS", bar=TOLD, pools=("fork",))
 def bus(scene: Scene) -> None:
     expect_redone(scene, Struck(scene, lambda: die("SIGBUS")), "SIGBUS", "in die")
 
 
-@row("... SIGFPE", bar=TOLD)
+@row("... SIGFPE", bar=TOLD, pools=("fork",))
 def fpe(scene: Scene) -> None:
     expect_redone(scene, Struck(scene, lambda: die("SIGFPE")), "SIGFPE", "in die")
 
 
-@row("... SIGILL", bar=TOLD)
+@row("... SIGILL", bar=TOLD, pools=("fork",))
 def ill(scene: Scene) -> None:
     expect_redone(scene, Struck(scene, lambda: die("SIGILL")), "SIGILL", "in die")
 
@@ -235,6 +235,7 @@ def idle(scene: Scene) -> None:
     "all workers killed between two epochs",
     bar="next epoch complete",
     peers="EXACT | VAGUE | VAGUE | EXACT | EXACT",
+    within=2.0,
 )
 def between_epochs(scene: Scene) -> None:
     with scene.loader(Blocks(20)) as loader:
@@ -288,6 +289,7 @@ def after_a_big_batch(scene: Scene) -> None:
     "all workers killed at once",
     bar=REDONE,
     peers=f"HANG | {CLEAN} | CLEAN 1.0s | CLEAN 0.1s",
+    within=2.0,
 )
 def all_at_once(scene: Scene) -> None:
     with scene.loader(Blocks(20), max_queue_size=3) as loader:

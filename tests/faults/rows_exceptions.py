@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 WHERE = "at batch 7, after batches 0-6: "
 ITSELF = f"{WHERE}itself"
 REMOTE = f"{WHERE}RemoteError with type name, message, traceback"
-NEIGHBOURS = ("threads", "fork", "spawn")
+NEIGHBOURS = ("threads", "fork")
 
 
 def raising(kind: Callable[..., BaseException], *args: object) -> Callable[[], Never]:

@@ -100,6 +100,7 @@ def stubborn(scene: Scene) -> None:
     bar=f"{SAME}; the stack is that of the Python code that called it",
     outcome="CLEAN",
     within=NOTICED,
+    pools=("fork", "spawn"),
 )
 def in_c(scene: Scene) -> None:
     def hang_in_c() -> None:
@@ -115,6 +116,7 @@ def in_c(scene: Scene) -> None:
     bar=BAR,
     outcome="CLEAN",
     within=NOTICED,
+    pools=("fork", "spawn"),
 )
 def in_a_loop(scene: Scene) -> None:
     def spin() -> None:
@@ -152,6 +154,7 @@ def for_a_lock(scene: Scene) -> None:
     bar=BAR,
     outcome="CLEAN",
     within=NOTICED,
+    pools=("fork", "spawn"),
 )
 def while_encoding(scene: Scene) -> None:
     dataset = Armed(scene, lambda: hang(scene))
@@ -233,6 +236,7 @@ def frozen(scene: Scene) -> None:
     "... and woken by SIGCONT before the limit",
     bar="all batches once and in order, by the same workers",
     within=1.0,
+    pools=("fork", "spawn"),
 )
 def frozen_and_woken(scene: Scene) -> None:
     def wake() -> None:
@@ -343,6 +347,7 @@ def left_for_a_new_epoch(scene: Scene) -> None:
     "... and the loader is closed",
     bar="closing takes < 1 s; the worker is gone",
     outcome="OK",
+    pools=("fork", "spawn"),
 )
 def left_and_closed(scene: Scene) -> None:
     with scene.loader(Struck(scene, lambda: hang_stubbornly(scene))) as loader:

@@ -21,7 +21,7 @@ import feedline
 from feedline import WorkerStartError, worker
 from tests.datasets import Blocks, block
 
-from .rows import POOLS, row
+from .rows import EVERYWHERE, POOLS, row
 from .rows_deaths import REDONE, TOLD, expect_redone, kill_this
 from .scene import Armed, Scene, Struck, check, check_all, kill_all
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 END = b"the end"
 
 
-@row("a worker killed while it encodes batch 7", bar=REDONE)
+@row("a worker killed while it encodes batch 7", bar=REDONE, pools=("fork", "spawn"))
 def while_encoding(scene: Scene) -> None:
     expect_redone(scene, Armed(scene, kill_this), "SIGKILL")
 
@@ -61,7 +61,11 @@ class CutShort(Blocks):
         return super().__getitem__(index)
 
 
-@row("... while it copies it into shared memory, half way (SIGBUS)", bar=TOLD)
+@row(
+    "... while it copies it into shared memory, half way (SIGBUS)",
+    bar=TOLD,
+    pools=("fork", "spawn"),
+)
 def while_copying(scene: Scene) -> None:
     expect_redone(scene, CutShort(scene), "SIGBUS", "in write")
 
@@ -83,7 +87,7 @@ class InPlace(Blocks):
         return index, array
 
 
-@row("... while it builds it in place", bar=REDONE)
+@row("... while it builds it in place", bar=REDONE, pools=("fork", "spawn"))
 def while_in_place(scene: Scene) -> None:
     expect_redone(scene, InPlace(scene), "SIGKILL")
 
@@ -108,7 +112,9 @@ def in_init(scene: Scene) -> None:
     "... is killed in every worker",
     bar="one WorkerStartError with the signal, no restart loop",
     outcome="CLEAN",
-    within=3.0,
+    within=8.0,
+    limit=40.0,
+    pools=("fork", "spawn"),
 )
 def killed_in_init(scene: Scene) -> None:
     def init(number: int) -> None:
@@ -311,7 +317,8 @@ def own_processes(scene: Scene) -> None:
 @row(
     "garbage is collected between any two steps (`gc.set_threshold(1)`)",
     bar="exact, with breaks and kept batches",
-    pools=("inline", *POOLS),
+    pools=EVERYWHERE,
+    within=3.0,
 )
 def garbage(scene: Scene) -> None:
     class Collecting(Blocks):

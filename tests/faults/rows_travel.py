@@ -79,7 +79,7 @@ def refuse() -> Never:
     "... whose `__reduce__` raises",
     bar=REMOTE,
     outcome="CLEAN",
-    pools=("fork", "spawn"),
+    pools=("fork",),
 )
 def reduce_raises(scene: Scene) -> None:
     def fault() -> Never:
@@ -92,7 +92,7 @@ def reduce_raises(scene: Scene) -> None:
     "... that raises when it is unpickled",
     bar=REMOTE,
     outcome="CLEAN",
-    pools=("fork", "spawn"),
+    pools=("fork",),
 )
 def unpickling_raises(scene: Scene) -> None:
     def fault() -> Never:
@@ -105,7 +105,7 @@ def unpickling_raises(scene: Scene) -> None:
     "... that is no exception any more when it is unpickled",
     bar=REMOTE,
     outcome="CLEAN",
-    pools=("fork", "spawn"),
+    pools=("fork",),
 )
 def unpickled_as_a_number(scene: Scene) -> None:
     def fault() -> Never:
@@ -180,7 +180,7 @@ def cyclic(scene: Scene) -> None:
     "exception with 5,000 causes, one of the other",
     bar=f"{ITSELF}, with the causes next to it",
     outcome="CLEAN",
-    pools=("fork", "spawn"),
+    pools=("fork",),
 )
 def many_causes(scene: Scene) -> None:
     def fault() -> Never:
