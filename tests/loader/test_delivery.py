@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from feedline.delivery import Delivery
 from feedline.records import Completion
+from tests.utils.differential import cases
 
 
 def popped(delivery: Delivery) -> list[int]:
@@ -19,6 +20,7 @@ def popped(delivery: Delivery) -> list[int]:
     return tickets
 
 
+@cases(100)
 @given(st.permutations(range(12)))
 def test_completions_come_out_in_ticket_order(finished: list[int]) -> None:
     delivery = Delivery(12, in_order=True)
@@ -33,6 +35,7 @@ def test_completions_come_out_in_ticket_order(finished: list[int]) -> None:
     assert delivery.idle
 
 
+@cases(100)
 @given(st.permutations(range(12)))
 def test_unordered_completions_come_out_as_they_were_finished(
     finished: list[int],
@@ -184,9 +187,11 @@ def test_an_error_says_nothing_about_the_size_of_batches(size: int) -> None:
     assert delivery.room == 0  # no batch has been seen yet: still one at a time
 
 
-STEPS = st.lists(st.tuples(st.integers(0, 50), st.integers(1, 400)), max_size=80)
+KINDS = st.sampled_from(["batch", "batch", "error", "stray", "late"])
+STEPS = st.lists(st.tuples(st.integers(0, 50), st.integers(1, 400), KINDS), max_size=80)
 
 
+@cases(100)
 @given(
     steps=STEPS,
     limit=st.integers(1, 6),
@@ -195,7 +200,7 @@ STEPS = st.lists(st.tuples(st.integers(0, 50), st.integers(1, 400)), max_size=80
     builders=st.integers(1, 4),
 )
 def test_whatever_happens_bounds_hold_and_every_ticket_comes_once(
-    steps: list[tuple[int, int]],
+    steps: list[tuple[int, int, str]],
     limit: int,
     in_order: bool,
     max_bytes: int | None,
@@ -230,14 +235,21 @@ def test_whatever_happens_bounds_hold_and_every_ticket_comes_once(
             fill()
 
     fill()
-    for which, size in steps:
+    for which, size, kind in steps:
         if not building:
             break
+        if kind == "stray":  # nobody asked for it
+            delivery.complete(Completion(10**6 + which, size=size))
+            continue
+        if kind == "late" and seen:  # it was delivered
+            delivery.complete(Completion(seen[which % len(seen)], size=size))
+            continue
         ticket = building.pop(which % len(building))
         ready[ticket] = size
-        largest = max(largest, size)
+        error = ValueError() if kind == "error" else None
+        largest = max(largest, 0 if error else size)
         finished.append(ticket)
-        delivery.complete(Completion(ticket, size=size))
+        delivery.complete(Completion(ticket, size=size, error=error))
         delivery.complete(Completion(ticket, size=size + 1))  # a duplicate
         drain()
     assert seen == (list(range(len(seen))) if in_order else finished)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedline.plan import EpochPlan
+from tests.utils.differential import cases
 
 
 def plan(length: int | None, seed: int = 0, epoch: int = 0) -> EpochPlan:
@@ -69,6 +70,27 @@ def test_an_empty_epoch_can_be_planned() -> None:
     assert EpochPlan(0, shuffle=True, seed=0, epoch=0).length == 0
 
 
+@cases(100)
+@given(
+    length=st.integers(1, 2500),
+    shuffle=st.booleans(),
+    seed=st.integers(0, 2**64 - 1),
+    epoch=st.integers(0, 2**31 - 1),
+    share=st.floats(0, 1),
+)
+def test_what_was_planned_before_any_point_and_what_is_left_after_it_is_each_index_once(
+    length: int, shuffle: bool, seed: int, epoch: int, share: float
+) -> None:
+    before, after = (
+        EpochPlan(length, shuffle=shuffle, seed=seed, epoch=epoch) for _ in range(2)
+    )
+    stop = int(share * length)
+    first = [before.index_at(position) for position in range(stop)]
+    rest = [after.index_at(position) for position in range(stop, length)]
+    assert np.array_equal(np.sort(first + rest), np.arange(length))
+
+
+@cases(100)
 @given(
     st.sampled_from([300, 5000, 66_001]),
     st.lists(st.integers(0, 299), min_size=1, max_size=30),

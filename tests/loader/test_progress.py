@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedline.progress import Progress
+from tests.utils.differential import cases
 
 
 def progress(position: int, missing: list[int], length: int | None = 90) -> Progress:
     return Progress.of(3, position, missing, length, seed=7, shuffle=True)
 
 
+@cases(100)
 @given(st.sets(st.integers(0, 60)), st.integers(0, 60))
 def test_what_was_received_is_what_is_told(missing: set[int], more: int) -> None:
     position = max(missing, default=0) + more
@@ -27,6 +29,7 @@ def test_what_was_received_is_what_is_told(missing: set[int], more: int) -> None
     assert list(told.missing) == sorted(told.missing)
 
 
+@cases(100)
 @given(st.sets(st.integers(0, 60)), st.none() | st.just(90))
 def test_a_state_survives_json(missing: set[int], length: int | None) -> None:
     told = progress(61, list(missing), length)

@@ -1,0 +1,114 @@
+"""An epoch by itself: answers in any order, stops at any place, each batch once."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feedline import Loader
+from feedline.plan import EpochPlan
+from feedline.pool import InlinePool
+from feedline.records import Completion
+from tests.utils.differential import cases
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Collection, Sequence
+
+    from feedline.records import Order
+
+
+class ScriptedPool(InlinePool):
+    """Answers in whatever order a test draws; a batch is its index.
+
+    Attributes:
+        most: Orders that were under way at once, at the most.
+    """
+
+    def __init__(self, draw: random.Random, flaky: set[int]) -> None:
+        self.most = 0
+        self._draw = draw
+        self._flaky = flaky  # indices that raise, once
+        self._under_way: list[Order] = []
+
+    def submit(self, orders: Sequence[Order], **_: Any) -> None:
+        self._under_way += orders
+        self.most = max(self.most, len(self._under_way))
+
+    def collect(self, deadline: float | None) -> list[Completion]:
+        count = self._draw.randint(1, len(self._under_way))
+        self._draw.shuffle(self._under_way)
+        done, self._under_way[:] = self._under_way[:count], self._under_way[count:]
+        return [self._answer(order) for order in done]
+
+    def abandon(self, tickets: Collection[int]) -> None:
+        self._under_way[:] = [o for o in self._under_way if o.ticket not in tickets]
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _answer(self, order: Order) -> Completion:
+        if order.index in self._flaky:
+            self._flaky.discard(order.index)
+            return Completion(order.ticket, error=ArithmeticError(order.index))
+        return Completion(order.ticket, order.index, size=1)
+
+
+@cases(150)
+@given(
+    length=st.integers(0, 40),
+    bound=st.integers(1, 12),
+    in_order=st.booleans(),
+    shuffle=st.booleans(),
+    seed=st.integers(0, 2**64 - 1),
+    draw=st.randoms(use_true_random=False),
+    flaky=st.sets(st.integers(0, 39), max_size=5),
+    stops=st.lists(st.integers(0, 40), max_size=6),
+)
+def test_whatever_the_order_of_answers_and_stops_what_is_left_is_what_was_not_received(
+    length: int,
+    bound: int,
+    in_order: bool,
+    shuffle: bool,
+    seed: int,
+    draw: random.Random,
+    flaky: set[int],
+    stops: list[int],
+) -> None:
+    received: list[int] = []
+    state: str | None = None
+    # One more stop for each batch that raises, and then to the end.
+    for stop in [*stops, *[length] * len(flaky), length + 1]:
+        with Loader(
+            range(length),
+            workers=0,
+            max_queue_size=bound,
+            in_order=in_order,
+            shuffle=shuffle,
+            seed=seed,
+        ) as loader:
+            pool = loader._pool = ScriptedPool(draw, flaky)
+            if state is not None:
+                loader.load_state_dict(json.loads(state))
+            if loader.epoch:
+                break
+            batches = iter(loader)
+            with suppress(ArithmeticError):
+                for index in islice(batches, stop):
+                    received.append(index)  # noqa: PERF402 - what came before an error
+            state = json.dumps(loader.state_dict())
+            batches.close()  # type: ignore[attr-defined]
+            assert json.dumps(loader.state_dict()) == state
+            assert len(state) < 1000
+            assert pool.most <= bound
+            plan = EpochPlan(length, shuffle=shuffle, seed=seed, epoch=0)
+            whole = [plan.index_at(position) for position in range(length)]
+            if in_order:
+                assert received == whole[: len(received)]
+            assert len(set(received)) == len(received)
+    assert sorted(received) == list(range(length))
