@@ -102,7 +102,7 @@ def test_whatever_the_order_of_answers_and_stops_what_is_left_is_what_was_not_re
                 for index in islice(batches, stop):
                     received.append(index)  # noqa: PERF402 - what came before an error
             state = json.dumps(loader.state_dict())
-            batches.close()  # type: ignore[attr-defined]
+            batches.close()
             assert json.dumps(loader.state_dict()) == state
             assert len(state) < 1000
             assert pool.most <= bound
