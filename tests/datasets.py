@@ -12,7 +12,6 @@ import enum
 import os
 import random
 import signal
-import sys
 import threading
 import time
 from collections import OrderedDict, namedtuple
@@ -616,45 +615,24 @@ class Dies(PyDataset):
 
 
 def die(how: str) -> Never:
-    """End this process."""
-    match how:
-        case "os._exit(0)":
-            os._exit(0)
-        case "os._exit(3)":
-            os._exit(3)
-        case "sys.exit(3)":
-            sys.exit(3)
-        case "sys.exit()":
-            sys.exit()
-        case "null pointer":
-            ctypes.string_at(0)
-        case "orphan":
-            # The grandchild holds every descriptor that it inherited.
-            if os.fork() == 0:
-                time.sleep(2)
-                os._exit(0)
-            os.kill(os.getpid(), signal.SIGKILL)
-        case _:
-            os.kill(os.getpid(), getattr(signal, how))
+    """End this process by a signal, or by a crash in C that has the same end."""
+    if how == "null pointer":
+        ctypes.string_at(0)
+    os.kill(os.getpid(), getattr(signal, how))
     time.sleep(PATIENCE)
     raise AssertionError(f"survived {how}")
 
 
 class Slow(Numbers):
-    """One batch hangs; it may refuse to be asked to end."""
+    """One batch hangs."""
 
-    def __init__(
-        self, folder: Path, at: int = 3, length: int = 8, *, stubborn: bool = False
-    ) -> None:
+    def __init__(self, folder: Path, at: int = 3, length: int = 8) -> None:
         super().__init__(length)
         self.gate = Gate(folder)
         self.at = at
-        self.stubborn = stubborn
 
     def __getitem__(self, index: int) -> Any:
         if index == self.at and not self.gate.has_arrived("over"):
-            if self.stubborn:
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)
             self.gate.arrive(os.getpid())
             self.gate.arrive("hanging")
             hang_here(self.gate)

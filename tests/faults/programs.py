@@ -115,6 +115,14 @@ def is_gone(process: psutil.Process) -> bool:
         return True
 
 
+def ended(pid: int) -> bool:
+    """The same by number, while that is not given again."""
+    try:
+        return is_gone(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return True
+
+
 def expect_all_gone(processes: list[psutil.Process], seconds: float) -> None:
     """Wait for their end."""
     wait_until(lambda: all(map(is_gone, processes)), f"{processes} end", seconds)

@@ -9,9 +9,10 @@ from typing import Any
 from feedline import SkipLimitError, WorkerDiedError
 from tests.datasets import wait_until
 
+from .programs import ended
 from .rows import EVERYWHERE, POOLS, PROCESSES, row
 from .rows_deaths import heard, kill_this
-from .rows_hangs import LIMIT, freeze, hang, hang_stubbornly, is_gone, stuck
+from .rows_hangs import LIMIT, freeze, hang, hang_stubbornly, stuck
 from .scene import Lost, Scene, Struck, check
 
 REPLACED = (
@@ -54,7 +55,7 @@ def replaced(scene: Scene) -> None:
 )
 def replaced_stubborn(scene: Scene) -> None:
     expect_replaced(scene, lambda: hang_stubbornly(scene), "in hang")
-    assert is_gone(stuck(scene))
+    assert ended(stuck(scene))
 
 
 @row(
@@ -70,7 +71,7 @@ def replaced_in_c(scene: Scene) -> None:
 @row("... frozen by SIGSTOP, replaced", bar=REPLACED, pools=("fork",), within=SOON)
 def replaced_frozen(scene: Scene) -> None:
     expect_replaced(scene, lambda: freeze(scene), "SIGSTOP")
-    assert is_gone(stuck(scene))
+    assert ended(stuck(scene))
 
 
 @row(

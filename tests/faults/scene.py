@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from feedline import Loader
 from tests.datasets import Blocks, Gate, block
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -95,14 +96,7 @@ class Scene:
         self, batches: Iterable[Any], length: int = 20, at: int = 7
     ) -> None:
         """Take blocks 0 to ``length`` and no other; the one at ``at`` is the notice."""
-        seen = 0
-        for batch in batches:
-            check(batch, seen)
-            if seen == at:
-                self.notice()
-            seen += 1
-        if seen != length:
-            raise Lost(f"the epoch has {length} batches, got {seen}")
+        check_all(self._noticing(batches, at), length)
 
     def expect_error(
         self,
@@ -133,6 +127,12 @@ class Scene:
             return error
         raise Lost(f"an error is due at batch {at}, got {seen} batches and none")
 
+    def _noticing(self, batches: Iterable[Any], at: int) -> Iterator[Any]:
+        for due, batch in enumerate(batches):
+            if due == at:
+                self.notice()
+            yield batch
+
     def _stamp(self, name: str) -> bool:
         try:
             fd = os.open(
@@ -150,6 +150,28 @@ def check(batch: Any, due: int) -> None:
     index, array = batch
     if index != due or array.tobytes() != block(due, len(array)).tobytes():
         raise Lost(f"block {due} is due, got {index}: {array[:3]!r}...")
+
+
+def check_all(batches: Iterable[Any], length: int) -> None:
+    """Take blocks 0 to ``length`` and no other."""
+    due = 0
+    for batch in batches:
+        check(batch, due)
+        due += 1
+    if due != length:
+        raise Lost(f"the epoch has {length} batches, got {due}")
+
+
+def pids(loader: Loader) -> list[int]:
+    """Process numbers of its workers."""
+    pool: Any = loader._pool
+    found: list[int] = pool.pids
+    return found
+
+
+def kill_all(loader: Loader) -> None:
+    for pid in pids(loader):
+        os.kill(pid, signal.SIGKILL)
 
 
 class Struck(Blocks):
@@ -181,4 +203,32 @@ class Struck(Blocks):
     def __getitem__(self, index: int) -> Any:
         if index == self.at and self.scene.strike(self.times):
             self.fault()
+        return super().__getitem__(index)
+
+
+class Bomb:
+    """A block which, while it is encoded, is a fault; once."""
+
+    def __init__(self, scene: Scene, index: int, fault: Callable[[], object]) -> None:
+        self.scene = scene
+        self.index = index
+        self.fault = fault
+
+    def __reduce__(self) -> Any:
+        if self.scene.strike():
+            self.fault()
+        return block, (self.index,)
+
+
+class Armed(Blocks):
+    """Batch 7 is a bomb."""
+
+    def __init__(self, scene: Scene, fault: Callable[[], object]) -> None:
+        super().__init__(20)
+        self.scene = scene
+        self.fault = fault
+
+    def __getitem__(self, index: int) -> Any:
+        if index == 7:
+            return index, Bomb(self.scene, index, self.fault)
         return super().__getitem__(index)
