@@ -127,8 +127,8 @@ def main(setup: Setup) -> None:
             return
         _tell(setup, 0, 0, 0, setup.start_slot, Kind.READY)
         _serve(setup, arena, dataset)
-        if setup.litter and not arena.board(setup.workers + 1)[setup.workers]:
-            watcher.join()  # the parent closes nothing, it dies
+    if setup.litter and not arena.board(setup.workers + 1)[setup.workers]:
+        watcher.join()  # the parent closes nothing, it dies
 
 
 def _serve(setup: Setup, arena: Arena, dataset: Any) -> None:

@@ -1,37 +1,28 @@
-"""What stands around a loader: threads, other loaders, generators, hooks, garbage."""
+"""What stands around a loader: other iterators, threads, loaders, locks."""
 
 from __future__ import annotations
 
-import gc
 import logging
 import queue
-import random
 import sys
 import threading
 import time
-import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import psutil
 
 from feedline import LoaderBusyError
 from tests.datasets import (
     PATIENCE,
     Blocks,
-    HookRaises,
     Nested,
     Numbers,
     Stateful,
     block,
 )
 
-from .growth import expect_no_growth
-from .rows import EVERYWHERE, PROCESSES, row
+from .rows import EVERYWHERE, POOLS, row
 from .scene import Lost, check
 
 if TYPE_CHECKING:
@@ -53,7 +44,7 @@ def expect_rest(batches: Iterable[Any], start: int, length: int = 20) -> None:
 @row(
     "two interleaved iterators of one loader",
     bar="both exact (each its own epoch)",
-    pools=EVERYWHERE,
+    pools=POOLS,
     peers="EXACT | EXACT | EXACT | EXACT | EXACT",
 )
 def two_iterators(scene: Scene) -> None:
@@ -100,7 +91,7 @@ def two_iterators_with_hooks(scene: Scene) -> None:
 @row(
     "two loaders on one dataset",
     bar="both exact",
-    pools=EVERYWHERE,
+    pools=POOLS,
     peers="EXACT | EXACT | EXACT | EXACT | EXACT",
 )
 def two_loaders(scene: Scene) -> None:
@@ -117,7 +108,7 @@ def two_loaders(scene: Scene) -> None:
 @row(
     "four loaders at once, each in a thread of its own",
     bar="all exact",
-    pools=EVERYWHERE,
+    pools=POOLS,
     within=5.0,
 )
 def a_loader_in_each_thread(scene: Scene) -> None:
@@ -194,10 +185,50 @@ def hurried() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
+class Uneven(Numbers):
+    """Batches that take their time, each another."""
+
+    def __getitem__(self, index: int) -> Any:
+        time.sleep(0.0005 * (index % 3))
+        return index
+
+
+@row(
+    "two threads use an iterator each of one loader",
+    bar="each exact, or LoaderBusyError in the one that comes second",
+    pools=EVERYWHERE,
+)
+def two_threads_two_iterators(scene: Scene) -> None:
+    def consume(batches: Iterator[Any]) -> bool:
+        try:
+            if list(batches) != list(range(1, 200)):
+                raise Lost
+        except LoaderBusyError as error:
+            scene.strike(times=99)
+            if "another thread is waiting" not in str(error):
+                raise
+            return False
+        return True
+
+    with (
+        scene.loader(Uneven(200), max_queue_size=4) as loader,
+        hurried(),
+        ThreadPoolExecutor(2) as both,
+    ):
+        scene.strike()
+        for _ in range(5):
+            pair = iter(loader), iter(loader)
+            assert [next(batches) for batches in pair] == [0, 0]
+            done = [both.submit(consume, batches) for batches in pair]
+            assert any(exact.result(timeout=PATIENCE) for exact in done)
+            assert list(loader) == list(range(200))
+        scene.notice()
+
+
 @row(
     "each item is made by a 2-worker loader inside the worker",
     bar="exact",
-    pools=EVERYWHERE,
+    pools=POOLS,
     peers="CLEAN | CLEAN | CLEAN | CLEAN | EXACT",
     within=2.0,
 )
@@ -239,7 +270,7 @@ def logging_thread(scene: Scene) -> None:
     writer.start()
     try:
         scene.strike()
-        for _ in range(10 if scene.pool == "fork" else 2):
+        for _ in range(10 if scene.pool == "fork" else 1):
             with scene.loader(Logging(20)) as loader:
                 expect_rest(loader, 0)
         scene.notice()
@@ -279,228 +310,3 @@ def after_a_matmul(scene: Scene) -> None:
     with scene.loader(Products(20)) as loader:
         assert list(loader) == [(i, float(300 * i * i)) for i in range(20)]
     scene.notice()
-
-
-class Draws(Numbers):
-    """What the global generators give, torch's too where it is there."""
-
-    def __getitem__(self, index: int) -> Any:
-        torch = sys.modules.get("torch")
-        drawn = [random.random(), float(np.random.random())]
-        return drawn if torch is None else [*drawn, float(torch.rand(()))]
-
-
-def expect_independent_draws(scene: Scene) -> None:
-    def epochs() -> list[Any]:
-        with scene.loader(Draws(20), seed=7) as loader:
-            return [*loader, *loader]
-
-    scene.strike()
-    drawn = epochs()
-    scene.notice()
-    for numbers in zip(*drawn, strict=True):
-        assert len(set(numbers)) == 40, "duplicates"
-    assert epochs() == drawn, "not reproducible"
-
-
-@row(
-    "global numpy and random RNG drawn once per item, 2 workers, 2 epochs",
-    bar="0 duplicates, reproducible from the seed",
-    pools=("inline", *PROCESSES),
-    peers="LOSS | OK | OK | OK | OK",
-    outcome="OK",
-)
-def global_draws(scene: Scene) -> None:
-    expect_independent_draws(scene)
-
-
-@row(
-    "... and torch's",
-    bar="the same",
-    outcome="OK",
-    pools=("inline", "fork"),
-    peers="LOSS | OK | OK | OK | OK",
-    needs=("torch",),
-)
-def torch_draws(scene: Scene) -> None:
-    expect_independent_draws(scene)
-
-
-@row(
-    "a dataset of length 0",
-    bar="an empty epoch, hooks run, no worker started",
-    pools=EVERYWHERE,
-    peers="HANG | EXACT | EXACT | EXACT | EXACT",
-)
-def empty(scene: Scene) -> None:
-    dataset = Stateful(0)
-    processes = len(psutil.Process().children(recursive=True))
-    threads = threading.active_count()
-    with scene.loader(dataset) as loader:
-        scene.strike()
-        assert [list(loader), list(loader)] == [[], []]
-        scene.notice()
-        assert (dataset.begun, dataset.ended) == (2, 2)
-        assert len(psutil.Process().children(recursive=True)) == processes
-        assert threading.active_count() == threads
-
-
-@row(
-    "a dataset of length 1 with 2 workers",
-    bar="exact",
-    pools=EVERYWHERE,
-    peers="EXACT | EXACT | EXACT | EXACT | EXACT",
-)
-def one(scene: Scene) -> None:
-    with scene.loader(Blocks(1)) as loader:
-        scene.strike()
-        for _ in range(3):
-            scene.expect_blocks(loader, 1, at=0)
-
-
-@row(
-    "state set at the start of each epoch",
-    bar="every batch of that epoch sees it, in every worker",
-    pools=EVERYWHERE,
-    peers="LOSS | LOSS | LOSS | EXACT | EXACT",
-)
-def state(scene: Scene) -> None:
-    dataset = Stateful(20)
-    with scene.loader(dataset) as loader:
-        for epoch in range(4):
-            dataset.large[:] = 10_000 * epoch
-            scene.strike()
-            seen = [batch[:5] for batch in loader]
-            scene.notice()
-            level = float(10_000 * epoch + 1)
-            assert seen == [(i, epoch + 1, epoch, level, level) for i in range(20)]
-
-
-@row(
-    "on_epoch_begin raises in epoch 1",
-    bar="that error; the next epoch is exact",
-    outcome="CLEAN",
-    pools=EVERYWHERE,
-    peers="CLEAN | SKIP | SKIP | SKIP | SKIP",
-)
-def hook_raises(scene: Scene) -> None:
-    with scene.loader(HookRaises("on_epoch_begin", epoch=1)) as loader:
-        assert list(loader) == list(range(12))
-        scene.strike()
-        scene.expect_error(loader, LookupError, "on_epoch_begin failed", at=0)
-        assert list(loader) == list(range(12))
-
-
-@row(
-    "half-used iterators dropped inside reference cycles, then collected",
-    bar="0 growth",
-    outcome="OK",
-    pools=EVERYWHERE,
-    peers="POOR | HANG | HANG | OK | POOR",
-    within=10.0,
-)
-def cycles(scene: Scene) -> None:
-    def tie() -> None:
-        knot: list[Any] = [iter(loader)]
-        knot.append(knot)
-        for due in range(3):
-            check(next(knot[0]), due)
-        del knot
-        gc.collect()
-
-    with scene.loader(Blocks(20)) as loader:
-        scene.strike()
-        expect_no_growth(tie, times=50)
-        expect_rest(loader, 0)
-        scene.notice()
-
-
-@row(
-    "garbage collected at every step, cycles of iterators in it",
-    bar="exact",
-    pools=EVERYWHERE,
-    within=5.0,
-)
-def collected_at_every_step(scene: Scene) -> None:
-    def tie() -> None:
-        knot: list[Any] = [iter(loader)]
-        knot.append(knot)
-        check(next(knot[0]), 0)
-
-    before = gc.get_threshold()
-    gc.set_threshold(1)
-    try:
-        scene.strike()
-        with scene.loader(Blocks(20), max_queue_size=3) as loader:
-            for _ in range(3):
-                tie()
-                for due, batch in enumerate(loader):
-                    check(batch, due)
-                    if due % 5 == 0:
-                        tie()
-                assert due == 19
-                for batch in islice(loader, 3):
-                    check(batch, batch[0])
-        scene.notice()
-    finally:
-        gc.set_threshold(*before)
-
-
-@row(
-    "weak references to delivered arrays",
-    bar="the loader holds none of them",
-    outcome="OK",
-    pools=EVERYWHERE,
-    peers="OK | OK | OK | POOR | POOR",
-)
-def weak_references(scene: Scene) -> None:
-    references: list[weakref.ref[Any]] = []
-    with scene.loader(Blocks(20, 20_000)) as loader:
-        for index, array in loader:
-            check((index, array), len(references))
-            scene.strike()
-            references.append(weakref.ref(array))
-            del array
-            assert references[-1]() is None, f"batch {index} is held"
-        scene.notice()
-    assert len(references) == 20
-
-
-class Uneven(Numbers):
-    """Batches that take their time, each another."""
-
-    def __getitem__(self, index: int) -> Any:
-        time.sleep(0.0005 * (index % 3))
-        return index
-
-
-@row(
-    "two threads use an iterator each of one loader",
-    bar="each exact, or LoaderBusyError in the one that comes second",
-    pools=EVERYWHERE,
-)
-def two_threads_two_iterators(scene: Scene) -> None:
-    def consume(batches: Iterator[Any]) -> bool:
-        try:
-            if list(batches) != list(range(1, 200)):
-                raise Lost
-        except LoaderBusyError as error:
-            scene.strike(times=99)
-            if "another thread is waiting" not in str(error):
-                raise
-            return False
-        return True
-
-    with (
-        scene.loader(Uneven(200), max_queue_size=4) as loader,
-        hurried(),
-        ThreadPoolExecutor(2) as both,
-    ):
-        scene.strike()
-        for _ in range(5):
-            pair = iter(loader), iter(loader)
-            assert [next(batches) for batches in pair] == [0, 0]
-            done = [both.submit(consume, batches) for batches in pair]
-            assert any(exact.result(timeout=PATIENCE) for exact in done)
-            assert list(loader) == list(range(200))
-        scene.notice()

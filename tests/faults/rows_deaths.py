@@ -235,6 +235,7 @@ def idle(scene: Scene) -> None:
     "all workers killed between two epochs",
     bar="next epoch complete",
     peers="EXACT | VAGUE | VAGUE | EXACT | EXACT",
+    within=2.0,
 )
 def between_epochs(scene: Scene) -> None:
     with scene.loader(Blocks(20)) as loader:
@@ -288,6 +289,7 @@ def after_a_big_batch(scene: Scene) -> None:
     "all workers killed at once",
     bar=REDONE,
     peers=f"HANG | {CLEAN} | CLEAN 1.0s | CLEAN 0.1s",
+    within=2.0,
 )
 def all_at_once(scene: Scene) -> None:
     with scene.loader(Blocks(20), max_queue_size=3) as loader:

@@ -21,7 +21,7 @@ import feedline
 from feedline import WorkerStartError, worker
 from tests.datasets import Blocks, block
 
-from .rows import POOLS, row
+from .rows import EVERYWHERE, POOLS, row
 from .rows_deaths import REDONE, TOLD, expect_redone, kill_this
 from .scene import Armed, Scene, Struck, check, check_all, kill_all
 
@@ -112,7 +112,8 @@ def in_init(scene: Scene) -> None:
     "... is killed in every worker",
     bar="one WorkerStartError with the signal, no restart loop",
     outcome="CLEAN",
-    within=3.0,
+    within=8.0,
+    limit=40.0,
     pools=("fork", "spawn"),
 )
 def killed_in_init(scene: Scene) -> None:
@@ -316,7 +317,8 @@ def own_processes(scene: Scene) -> None:
 @row(
     "garbage is collected between any two steps (`gc.set_threshold(1)`)",
     bar="exact, with breaks and kept batches",
-    pools=("inline", *POOLS),
+    pools=EVERYWHERE,
+    within=3.0,
 )
 def garbage(scene: Scene) -> None:
     class Collecting(Blocks):

@@ -134,13 +134,14 @@ class Scene:
             yield batch
 
     def _stamp(self, name: str) -> bool:
+        now = time.monotonic()  # before anyone else may see that it has happened
         try:
             fd = os.open(
                 self.folder / f"{name}.stamp", os.O_CREAT | os.O_EXCL | os.O_WRONLY
             )
         except FileExistsError:
             return False
-        os.write(fd, f"{time.monotonic()}".encode())
+        os.write(fd, f"{now}".encode())
         os.close(fd)
         return True
 

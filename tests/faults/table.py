@@ -29,9 +29,13 @@ SECTIONS = {
     "rows_travel": "Exceptions that hardly travel",
     "rows_policies": "Second tries, other workers, batches left out",
     "rows_transport": "Start and transport",
+    "rows_sizes": "Sizes and types",
     "rows_resources": "Resources",
+    "rows_growth": "Resources, many times over",
     "rows_parent": "The parent",
+    "rows_forks": "Forks, signals, and an end from elsewhere",
     "rows_context": "Context",
+    "rows_epochs": "Draws, lengths, hooks, garbage",
 }
 _CELL = r"([A-Z ]+) (\d+\.\d\d)s"
 Key = tuple[str, str, str]  # module, row, pool
@@ -121,8 +125,12 @@ def _line(cells: list[str]) -> str:
 def main() -> None:
     """``MODULE ...``: play those, or all, two rows at a time; write the page."""
     wanted = set(sys.argv[1:]) or set(SECTIONS)
-    chosen = {key: row for key, row in cases().items() if key[0] in wanted}
     reports = shown()
+    chosen = {
+        key: row
+        for key, row in cases().items()
+        if key[0] in wanted or key not in reports
+    }
     wrong = 0
 
     def play(key: Key, row: Row) -> None:
