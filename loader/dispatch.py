@@ -166,7 +166,7 @@ class Dispatch:
         again = again and order.attempts < MOST_ATTEMPTS
         if not again:
             del self._wanted[ticket]
-        where = "no worker had begun it, all build others, start or are stopped"
+        where = "no worker had begun it: all build others, start or are stopped"
         for worker, pid in self.crew.pids.items():
             flight = self._flights.get(self.crew.claim(worker))
             if flight is not None and flight.order is order:

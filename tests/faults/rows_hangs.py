@@ -172,7 +172,7 @@ def in_init(scene: Scene) -> None:
         if scene.strike(times=2):
             hang(scene)
 
-    words = r"^batch 0 .*no worker had begun it\n.*worker 1 \(pid \d+\) .*in hang"
+    words = r"^batch 0 .*no worker had begun it.*worker 1 \(pid \d+\) .*in hang"
     start = LIMIT if scene.pool == "fork" else 3.0
     with (
         mock.patch("feedline.process_pool._SLOWEST_START", start),
@@ -198,7 +198,8 @@ def in_init_of_threads(scene: Scene) -> None:
             hang(scene)
 
     with scene.loader(Blocks(20), timeout=LIMIT, worker_init_fn=init) as loader:
-        scene.expect_error(loader, BatchTimeoutError, "^batch 0 .*not started", at=0)
+        words = "^batch 0 .*no thread had begun it"
+        scene.expect_error(loader, BatchTimeoutError, words, at=0)
         scene.gate.let_all()
         scene.expect_blocks(loader)
 
