@@ -175,7 +175,7 @@ class Dispatch:
                 where = f"worker {worker} (pid {pid}) was building it, at:\n{stack}"
                 break
         else:
-            where = "no worker had begun it, all build others, start or are stopped"
+            where = "no worker had begun it: all build others, start or are stopped"
             where += self._end_stuck(slowest_start)
             if again:
                 where += "; those that are ready are replaced"

@@ -182,7 +182,9 @@ class ThreadPool(Pool):
                 f"thread cannot be ended; it stands at:\n{stack}"
             )
             return GivenUp(where, order.attempts, again)
-        return GivenUp("no thread had begun it, all build others", 0, again=False)
+        return GivenUp(
+            "no thread had begun it: all build others or start", 0, again=False
+        )
 
     def close(self) -> None:
         """Tell all threads to leave, and wait a moment for them."""

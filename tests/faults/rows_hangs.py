@@ -172,7 +172,7 @@ def in_init(scene: Scene) -> None:
         if scene.strike(times=2):
             hang(scene)
 
-    words = r"^batch 0 .*no worker had begun it\n.*worker 1 \(pid \d+\) .*in hang"
+    words = r"^batch 0 .*no worker had begun it.*worker 1 \(pid \d+\) .*in hang"
     start = LIMIT if scene.pool == "fork" else 3.0
     with (
         mock.patch("feedline.process_pool._SLOWEST_START", start),

@@ -125,8 +125,12 @@ def _line(cells: list[str]) -> str:
 def main() -> None:
     """``MODULE ...``: play those, or all, two rows at a time; write the page."""
     wanted = set(sys.argv[1:]) or set(SECTIONS)
-    chosen = {key: row for key, row in cases().items() if key[0] in wanted}
     reports = shown()
+    chosen = {
+        key: row
+        for key, row in cases().items()
+        if key[0] in wanted or key not in reports
+    }
     wrong = 0
 
     def play(key: Key, row: Row) -> None:

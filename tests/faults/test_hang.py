@@ -176,7 +176,7 @@ def test_workers_that_were_all_frozen_while_they_were_idle_are_replaced(
             expect_blocks(loader, 20)
         assert (loader.stats().timeouts, loader.stats().deaths) == (1, 2)
     assert (
-        "no worker had begun it, all build others, start or are stopped; those that are"
+        "no worker had begun it: all build others, start or are stopped; those that are"
         in caplog.text
     )
 
