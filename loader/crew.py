@@ -110,6 +110,7 @@ class Crew:
         self._backlog: list[bytes] = []  # what the task pipe had no room for
         self._foreign = False  # whether this is a forked copy of the parent
         self._closed = False
+        self.leaving = False  # set before it is closed, by whatever thread
         # The parent's own ends go first: workers leave when they are gone. So does a
         # forked copy of the parent, which would keep them open.
         with ExitStack() as ends, ExitStack() as rest:
@@ -259,10 +260,7 @@ class Crew:
         if deadline is not None:
             left = max(0, ceil((deadline - time.monotonic()) * 1000))
         ready = {fd for fd, _ in self._poll.poll(left)}
-        if self._closed:  # meanwhile, by another thread or by a signal's handler
-            raise LoaderClosedError(
-                "the loader was closed in the middle of an epoch; make a new Loader"
-            )
+        self.check_here()
         ended = [w for w, member in self._members.items() if member.exit in ready]
         return News(self._results_out in ready, ended)
 
@@ -315,9 +313,9 @@ class Crew:
         Idle workers leave by themselves when the task pipe ends; those that build get a
         moment to finish and are killed after it.
         """
-        if self.gone:
+        if self._closed or self._foreign:
             return
-        self._closed = True
+        self._closed = self.leaving = True
         with undisturbed():
             self._board[self.size] = 1
             self._ends.close()
@@ -337,6 +335,11 @@ class Crew:
                 self.bury(worker)
             self._rest.close()
 
+    def kill_all(self) -> None:
+        """End all workers at once, which is heard by whoever waits for them."""
+        for member in list(self._members.values()):
+            member.process.kill()
+
     def let_go(self) -> None:
         """In a forked copy of the parent, close what only the parent may hold open."""
         self._foreign = True
@@ -345,18 +348,23 @@ class Crew:
     @property
     def gone(self) -> bool:
         """Whether there is nothing to talk to any more: closed, or a forked copy."""
-        return self._closed or self._foreign
+        return self.leaving or self._foreign
 
     def check_here(self) -> None:
-        """Refuse to work in a forked copy of the process that owns the workers.
+        """Refuse to work when it is closed, or in a forked copy of its process.
 
         Raises:
-            LoaderForkedError: This is one.
+            LoaderForkedError: This is a copy.
+            LoaderClosedError: Another thread or a signal's handler closes the loader.
         """
         if self._foreign:
             raise LoaderForkedError(
                 f"this loader belongs to the process that {os.getpid()} was forked from; "
                 "make a Loader in this process"
+            )
+        if self.leaving:
+            raise LoaderClosedError(
+                "the loader was closed in the middle of an epoch; make a new Loader"
             )
 
 

@@ -153,6 +153,7 @@ class Epoch:
         """
         self._pool.check_here()
         if not self._turn.acquire(blocking=False):
+            self._pool.check_here()  # the other thread may be closing it
             raise LoaderBusyError(
                 "another thread is waiting for a batch of this loader, which serves one "
                 "thread at a time; give each thread a Loader of its own"
