@@ -106,6 +106,7 @@ class Crew:
         self._members: dict[int, _Member] = {}
         self._oom_kills = OomKills()
         self._closed = False
+        self.leaving = False  # set before it is closed, by whatever thread
         with ExitStack() as undo:
             self.pipes = Pipes()
             undo.callback(self.pipes.close)
@@ -213,10 +214,7 @@ class Crew:
         if deadline is not None:
             left = max(0, ceil((deadline - time.monotonic()) * 1000))
         ready = {fd for fd, _ in self._poll.poll(left)}
-        if self._closed:  # meanwhile, by another thread or by a signal's handler
-            raise LoaderClosedError(
-                "the loader was closed in the middle of an epoch; make a new Loader"
-            )
+        self.check_here()
         ended = [w for w, member in self._members.items() if member.exit in ready]
         return News(self._answers in ready, ended)
 
@@ -261,9 +259,9 @@ class Crew:
         Idle workers leave by themselves when the task pipe ends; those that build get a
         moment to finish and are killed after it.
         """
-        if self.gone:
+        if self._closed or self.pipes.foreign:
             return
-        self._closed = True
+        self._closed = self.leaving = True
         with undisturbed():
             self._board[self.size] = 1
             self.pipes.hang_up()
@@ -283,10 +281,28 @@ class Crew:
                 self._part_with(worker)
             self._closing.close()
 
+    def kill_all(self) -> None:
+        """End all workers at once, which is heard by whoever waits for them."""
+        for member in list(self._members.values()):
+            member.process.kill()
+
     @property
     def gone(self) -> bool:
         """Whether there is nothing to talk to any more: closed, or a forked copy."""
-        return self._closed or self.pipes.foreign
+        return self.leaving or self.pipes.foreign
+
+    def check_here(self) -> None:
+        """Refuse to work when it is closed, or in a forked copy of its process.
+
+        Raises:
+            LoaderForkedError: This is a copy.
+            LoaderClosedError: Another thread or a signal's handler closes the loader.
+        """
+        self.pipes.check_here()
+        if self.leaving:
+            raise LoaderClosedError(
+                "the loader was closed in the middle of an epoch; make a new Loader"
+            )
 
 
 # Held while a process starts: threads that fork side by side are refused by libraries that

@@ -368,7 +368,9 @@ class Loader:
         dataset = self.dataset
         if self._pool is None:
             self.options = self.options.settled()
-            self._pool = make_pool(dataset, self.options, portable=self._portable)
+            self._pool = make_pool(
+                dataset, self.options, self._turn.lock, portable=self._portable
+            )
             if self._page_lock is not None:
                 self._pool.lock_pages(self._page_lock)
         options = self.options

@@ -11,18 +11,23 @@ from .build import Recipe
 from .pool import InlinePool
 
 if TYPE_CHECKING:
+    from threading import RLock
+
     from .options import LoaderOptions
     from .pool import Pool
 
 __all__ = ["make_pool"]
 
 
-def make_pool(dataset: Any, options: LoaderOptions, *, portable: bool) -> Pool:
+def make_pool(
+    dataset: Any, options: LoaderOptions, turn: RLock, *, portable: bool
+) -> Pool:
     """Make the pool that the options ask for. Workers start with the first epoch.
 
     Args:
         dataset: The user's.
         options: The loader's, settled.
+        turn: Held by whoever talks to the pool.
         portable: True has worker processes do without what only Linux has.
     """
     recipe = Recipe(
@@ -36,7 +41,7 @@ def make_pool(dataset: Any, options: LoaderOptions, *, portable: bool) -> Pool:
     if options.processes:
         from .process_pool import ProcessPool
 
-        return ProcessPool(dataset, recipe, options, portable=portable)
+        return ProcessPool(dataset, recipe, options, turn, portable=portable)
     from .thread_pool import ThreadPool
 
     return ThreadPool(

@@ -21,6 +21,7 @@ from .snapshot import Versions
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
+    from threading import RLock
 
     from .build import Recipe
     from .mapped import PageLock
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ProcessPool"]
 
+_LEAVING = 5.0  # seconds for another thread to see that the workers are gone
 _SLOWEST_START = 60.0  # seconds that workers may take to start, if there is a timeout
 
 
@@ -39,15 +41,23 @@ class ProcessPool(Pool):
         dataset: The user's.
         recipe: How to build.
         options: The loader's.
+        turn: Held by whoever talks to this pool.
         portable: True does without what only Linux has.
     """
 
     def __init__(
-        self, dataset: Any, recipe: Recipe, options: LoaderOptions, *, portable: bool
+        self,
+        dataset: Any,
+        recipe: Recipe,
+        options: LoaderOptions,
+        turn: RLock,
+        *,
+        portable: bool,
     ) -> None:
         self._dataset = dataset
         self._recipe = recipe
         self._options = options
+        self._turn = turn
         self._portable = portable
         self._forked = options.start_method == "fork"
         self._wanted: dict[int, Order] = {}  # by ticket
@@ -135,8 +145,13 @@ class ProcessPool(Pool):
         dispatch = self._dispatch
         if dispatch is None or dispatch.crew.gone or self._torn:
             return
-        with self._in_one_piece():
-            dispatch.sort_out()
+        if not self._turn.acquire(blocking=False):
+            return  # another thread is at it; what is left there is built for nobody
+        try:
+            with self._in_one_piece():
+                dispatch.sort_out()
+        finally:
+            self._turn.release()
 
     def give_up(self, ticket: int, *, again: bool) -> GivenUp:
         """Ask the worker where it stands, and end it."""
@@ -188,7 +203,9 @@ class ProcessPool(Pool):
             crew = Crew(self._options, self._recipe, portable=self._portable)
             crew.slots.arena.page_lock = self._page_lock
             # Also at exit, before multiprocessing waits for its processes for ever.
-            self._finalize = Finalize(self, crew.close, exitpriority=100)
+            self._finalize = Finalize(
+                self, _close, args=(crew, self._turn), exitpriority=100
+            )
             versions = Versions(
                 self._dataset, crew.slots, forked=self._forked, number=self._version
             )
@@ -218,3 +235,19 @@ class ProcessPool(Pool):
         if dispatch is not None:
             self._version = dispatch.versions.current.number
             self._buried += dispatch.deaths
+
+
+def _close(crew: Crew, turn: RLock) -> None:
+    """Close a crew when no thread is in the middle of using its descriptors.
+
+    One that is waits for workers, and so their end lets it go.
+    """
+    crew.leaving = True
+    if not turn.acquire(blocking=False):
+        crew.kill_all()
+        if not turn.acquire(timeout=_LEAVING):
+            return
+    try:
+        crew.close()
+    finally:
+        turn.release()

@@ -322,57 +322,6 @@ class RaisesTwice(Numbers):
         return index
 
 
-class Nones(Numbers):
-    """Some batches are None."""
-
-    def __getitem__(self, index: int) -> Any:
-        return None if index in (3, 7) else index
-
-
-class Undecodable:
-    """Raises when it is put together."""
-
-    def __reduce__(self) -> Any:
-        return _refuse, ()
-
-
-def _refuse() -> Never:
-    raise ArithmeticError("cannot be decoded")
-
-
-class Unencodable:
-    """Raises when it is taken apart."""
-
-    def __reduce__(self) -> Any:
-        raise ArithmeticError("cannot be encoded")
-
-
-class Odd(Numbers):
-    """One batch is hard to send."""
-
-    def __init__(self, at: int, kind: str) -> None:
-        super().__init__(8)
-        self.at = at
-        self.kind = kind
-
-    def __getitem__(self, index: int) -> Any:
-        if index != self.at:
-            return index
-        match self.kind:
-            case "lock":
-                return {"fine": 1, "held": [0, threading.Lock()]}
-            case "generator":
-                return {"x": (number for number in range(3))}
-            case "lambda":
-                return lambda: 42
-            case "undecodable":
-                return Undecodable()
-            case "unencodable":
-                return Unencodable()
-            case _:
-                raise AssertionError(self.kind)
-
-
 class Infos(Numbers):
     """What get_worker_info tells."""
 

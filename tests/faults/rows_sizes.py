@@ -117,9 +117,15 @@ def numpy_types(scene: Scene) -> None:
     within=4.0,  # a new process imports torch
 )
 def torch_types(scene: Scene) -> None:
-    expect_all(
-        scene, torch_batches(), OddBatches(with_torch=True), same_tensors, workers=1
+    import torch
+
+    made = torch_batches()
+    arrived = expect_all(
+        scene, made, OddBatches(with_torch=True), same_tensors, workers=1
     )
+    assert arrived["channels last"].is_contiguous(memory_format=torch.channels_last)
+    arrived["float64"].mul_(2)
+    assert torch.equal(arrived["float64"], made["float64"] * 2)
 
 
 def expect_all(
@@ -128,13 +134,14 @@ def expect_all(
     dataset: PyDataset,
     alike: Callable[[Any, Any], bool],
     workers: int = 2,
-) -> None:
+) -> dict[str, Any]:
     with scene.loader(dataset, workers=workers) as loader:
         scene.strike()
         arrived = list(loader)
         scene.notice()
     assert [name for name, _ in arrived] == list(made)
     assert [name for name, got in arrived if not alike(got, made[name])] == []
+    return dict(arrived)
 
 
 @row(

@@ -5,29 +5,23 @@ Where the main process is the victim, it is a program of its own with a hard lim
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
 import textwrap
-import time
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 
 from feedline import Loader, LoaderForkedError
 from tests import datasets
-from tests.datasets import PATIENCE, Gate, block, wait_until
+from tests.datasets import PATIENCE, Gate
 
-from .test_death import expect_blocks, fork, pids
+from .programs import consumer, expect_all_gone, family, in_child, program
+from .scene import Scene
+from .test_death import expect_blocks, fork
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
 AT_ONCE = 1.0  # seconds
 KINDS = {
     "inline": "workers=0",
@@ -39,257 +33,8 @@ KINDS = {
 }
 PROCESSES = ["fork", "forkserver", "spawn"]
 
-PROGRAM = """
-import os, signal, sys, time
-from pathlib import Path
-from feedline import Loader, PyDataset
-from tests.datasets import Gate, block
-
-class Blocks(PyDataset):
-    def __len__(self):
-        return 1000
-    def __getitem__(self, index):
-        if LONG and index >= 2:
-            gate.arrive(f"long-{{index}}")
-            time.sleep(30)
-        return block(index)
-
-gate = Gate(Path({folder!r}))
-LONG = {long}
-
-def main():
-    global iterator, loader
-    loader = Loader(Blocks(), {options})
-    iterator = iter(loader)
-    for index, array in enumerate(iterator):
-        assert (array == block(index)).all()
-        if index == 1:
-            if LONG:
-                gate.await_arrival("long-2")
-                gate.await_arrival("long-3")
-            gate.arrive("ready")
-            {then}
-
-if __name__ == "__main__":
-    main()
-"""
-
-
-@contextmanager
-def program(text: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run a program in a process group of its own, and end it whatever happens."""
-    script = folder / "program.py"
-    script.write_text(text)
-    process = subprocess.Popen(
-        [sys.executable, str(script)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        start_new_session=True,
-    )
-    try:
-        with process:
-            try:
-                yield process
-            finally:
-                process.kill()
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def family(pid: int) -> list[psutil.Process]:
-    return list(psutil.Process(pid).children(recursive=True))
-
-
-def is_gone(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
-
-
-def expect_all_gone(processes: list[psutil.Process]) -> None:
-    wait_until(lambda: all(map(is_gone, processes)), f"{processes} end", AT_ONCE)
-
-
-def filled(folder: Path, kind: str, *, then: str = "pass", long: bool = False) -> str:
-    return PROGRAM.format(folder=str(folder), options=KINDS[kind], then=then, long=long)
-
-
-@pytest.mark.parametrize(
-    ("kind", "long", "sent"),
-    [
-        ("fork", False, "SIGTERM"),
-        ("fork", False, "SIGKILL"),
-        ("fork", True, "SIGTERM"),
-        ("fork", True, "SIGKILL"),
-        ("forkserver", True, "SIGTERM"),
-        ("forkserver", False, "SIGKILL"),
-        ("spawn", False, "SIGTERM"),
-        ("spawn", True, "SIGKILL"),
-    ],
-)
-def test_workers_end_at_once_when_their_parent_is_killed(
-    kind: str, long: bool, sent: str, tmp_path: Path
-) -> None:
-    then = "pass" if long else "time.sleep(30)"
-    with program(filled(tmp_path, kind, then=then, long=long), tmp_path) as process:
-        Gate(tmp_path).await_arrival("ready")
-        workers = family(process.pid)
-        assert len(workers) >= 2
-        process.send_signal(getattr(signal, sent))
-        expect_all_gone(workers)
-        assert process.wait(timeout=PATIENCE) == -getattr(signal, sent)
-
-
-@pytest.mark.parametrize("kind", list(KINDS))
-@pytest.mark.parametrize("group", [False, True])
-def test_ctrl_c_ends_the_program_at_once_with_one_traceback(
-    kind: str, group: bool, tmp_path: Path
-) -> None:
-    long = kind != "inline"
-    # A signal that falls between a look for signals and a sleep is seen after the sleep.
-    then = "pass" if long else "[time.sleep(0.01) for _ in range(3000)]"
-    with program(filled(tmp_path, kind, then=then, long=long), tmp_path) as process:
-        Gate(tmp_path).await_arrival("ready")
-        workers = family(process.pid)
-        (os.killpg if group else os.kill)(process.pid, signal.SIGINT)
-        start = time.monotonic()
-        _, errors = process.communicate(timeout=PATIENCE)
-        assert time.monotonic() - start < AT_ONCE + 0.5  # the interpreter's own end
-        expect_all_gone(workers)
-    assert process.returncode == -signal.SIGINT
-    assert errors.count("Traceback") == 1, errors
-    assert errors.rstrip().endswith("KeyboardInterrupt")
-
-
-@pytest.mark.parametrize("kind", list(KINDS))
-@pytest.mark.parametrize(
-    ("then", "code", "last"),
-    [
-        ("sys.exit(7)", 7, ""),
-        ("os._exit(9)", 9, ""),
-        ("return", 0, ""),
-        ("raise ValueError('mine')", 1, "ValueError: mine"),
-    ],
-)
-def test_a_program_that_ends_in_mid_epoch_ends_at_once_and_leaves_nothing(
-    kind: str, then: str, code: int, last: str, tmp_path: Path
-) -> None:
-    then = f"gate.pass_through('end'); {then}"
-    with program(filled(tmp_path, kind, then=then), tmp_path) as process:
-        gate = Gate(tmp_path)
-        gate.await_arrival("end")
-        workers = family(process.pid)
-        start = time.monotonic()
-        gate.let_all()
-        output, errors = process.communicate(timeout=PATIENCE)
-        assert time.monotonic() - start < AT_ONCE + 0.5
-        expect_all_gone(workers)
-    assert process.returncode == code, errors
-    assert output == ""
-    assert errors.rstrip().endswith(last)
-    assert errors.count("Traceback") == bool(last), errors
-
-
-@pytest.mark.parametrize("kind", ["thread", "fork"])
-def test_a_program_that_ends_while_workers_are_in_a_long_batch_ends_at_once(
-    kind: str, tmp_path: Path
-) -> None:
-    text = filled(tmp_path, kind, then="return", long=True)
-    with program(text, tmp_path) as process:
-        Gate(tmp_path).await_arrival("ready")
-        workers = family(process.pid)
-        start = time.monotonic()
-        _, errors = process.communicate(timeout=PATIENCE)
-        assert time.monotonic() - start < AT_ONCE + 0.5
-        expect_all_gone(workers)
-    assert (process.returncode, errors) == (0, "")
-
-
-UNGUARDED = """
-from feedline import Loader
-from tests.datasets import Numbers
-
-with Loader(Numbers(), workers=2, use_multiprocessing=True,
-            start_method={method!r}) as loader:
-    print(list(loader))
-"""
-
-
-@pytest.mark.parametrize("method", PROCESSES)
-def test_a_script_without_a_main_guard_is_told_about_it(
-    method: str, tmp_path: Path
-) -> None:
-    with program(UNGUARDED.format(method=method), tmp_path) as process:
-        output, errors = process.communicate(timeout=PATIENCE)
-    if method == "fork":
-        assert (output, errors) == (f"{list(range(12))}\n", "")
-        return
-    assert process.returncode == 1
-    assert "WorkerStartError: worker" in errors
-    assert 'if __name__ == "__main__":' in errors.rpartition("WorkerStartError")[2]
-
 
 # Forks of the parent
-
-
-def in_child(act: Any) -> int:
-    """Run something in a forked copy of this process; its exit code."""
-    pid = os.fork()
-    if pid == 0:
-        code = 99
-        try:
-            code = act()
-        finally:
-            os._exit(code)
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.002)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    raise TimeoutError("the child hangs")
-
-
-@pytest.mark.parametrize(
-    "workers", [{"workers": 2}, {"workers": 2, "use_multiprocessing": True}]
-)
-def test_a_child_of_a_fork_that_uses_the_loader_is_told_and_harms_nobody(
-    workers: dict[str, Any],
-) -> None:
-    def use(again: bool) -> int:
-        try:
-            if again:
-                dataset.size = 4000  # would have to be sent to the workers
-                next(iter(loader))
-            else:
-                while True:
-                    next(iterator)
-        except LoaderForkedError as error:
-            return 41 if "make a Loader in this process" in str(error) else 42
-        return 43
-
-    dataset = datasets.Blocks(400, 5000)
-    with Loader(dataset, **workers) as loader:
-        expect_length(loader, 400, 5000)
-        assert in_child(lambda: use(again=True)) == 41
-        iterator = iter(loader)
-        seen = [next(iterator) for _ in range(5)]
-        assert in_child(lambda: use(again=False)) == 41
-        assert in_child(lambda: 0) == 0
-        before = set(pids(loader)) if len(workers) > 1 else set()
-        seen += iterator
-        assert [index for index, _ in seen] == list(range(400))
-        assert all((array == block(i, 5000)).all() for i, array in seen)
-        if before:
-            assert set(pids(loader)) == before
-            assert loader.stats().deaths == 0
 
 
 @pytest.mark.parametrize("processes", [False, True])
@@ -311,14 +56,6 @@ def test_a_child_of_a_fork_gets_none_of_the_batches_that_were_there_already(
         assert 1 in [answer.batch for answer in ready.values()]
         assert in_child(take) == 41
         assert list(iterator) == [1, 2]
-
-
-def expect_length(loader: Loader, length: int, size: int) -> None:
-    seen = 0
-    for index, array in loader:
-        assert (array == block(index, size)).all()
-        seen += 1
-    assert seen == length
 
 
 def test_a_child_of_a_fork_may_close_and_drop_the_loader() -> None:
@@ -356,17 +93,20 @@ def test_a_child_that_outlives_the_parent_does_not_keep_its_workers(
     fork_and_wait = (
         "pid = os.fork()\n"
         "            if pid == 0: time.sleep(5); os._exit(0)\n"
-        "            gate.arrive(f'child-{pid}'); gate.arrive('forked'); time.sleep(30)"
+        "            scene.gate.arrive(f'child-{pid}'); scene.gate.arrive('forked')\n"
+        "            time.sleep(30)"
     )
-    with program(filled(tmp_path, "fork", then=fork_and_wait), tmp_path) as process:
-        gate = Gate(tmp_path)
-        gate.await_arrival("forked")
+    scene = Scene("fork", tmp_path)
+    with consumer(scene, fork_and_wait) as process:
+        scene.gate.await_arrival("forked")
         workers = [
-            p for p in family(process.pid) if f"child-{p.pid}" not in gate.arrived()
+            child
+            for child in family(process.pid)
+            if f"child-{child.pid}" not in scene.gate.arrived()
         ]
         assert len(workers) == 2
         process.kill()
-        expect_all_gone(workers)
+        expect_all_gone(workers, AT_ONCE)
 
 
 # Ctrl-C that is caught
@@ -489,52 +229,6 @@ def test_a_worker_that_is_not_ready_yet_cannot_be_interrupted(
         output, errors = process.communicate(timeout=PATIENCE)
     assert (output, errors) == ("[0, 1, 2, 3]\n", "")
     assert Gate(tmp_path).arrived() == {"closed"}
-
-
-CAUGHT = """
-import time
-from pathlib import Path
-from feedline import Loader
-from tests.datasets import Slow
-
-if __name__ == "__main__":
-    dataset = Slow(Path({folder!r}), at=3)
-    with Loader(dataset, {options}) as loader:
-        iterator = iter(loader)
-        assert [next(iterator) for _ in range(3)] == [0, 1, 2]
-        try:
-            next(iterator)
-        except KeyboardInterrupt:
-            dataset.gate.arrive("caught")
-        dataset.gate.arrive("over")
-        assert list(loader) == list(range(8))
-    print("fine")
-"""
-
-
-@pytest.mark.parametrize("kind", ["thread", *PROCESSES])
-@pytest.mark.parametrize("group", [False, True])
-def test_an_interrupt_while_the_consumer_waits_is_answered_at_once(
-    kind: str, group: bool, tmp_path: Path
-) -> None:
-    text = CAUGHT.format(folder=str(tmp_path), options=KINDS[kind])
-    gate = Gate(tmp_path)
-    with program(text, tmp_path) as process:
-        gate.await_arrival("hanging")
-        # The consumer has what came before the batch that hangs, or is about to.
-        wait_until(lambda: consumer_waits(process.pid), "the consumer waits")
-        (os.killpg if group else os.kill)(process.pid, signal.SIGINT)
-        gate.await_arrival("caught", 0.5)
-        output, errors = process.communicate(timeout=PATIENCE)
-    assert (output, errors) == ("fine\n", "")
-
-
-def consumer_waits(pid: int) -> bool:
-    """Whether it has used no time for a while."""
-    process = psutil.Process(pid)
-    before = process.cpu_times()
-    time.sleep(0.1)
-    return bool(process.cpu_times() == before)
 
 
 TWO_ITERATORS = """

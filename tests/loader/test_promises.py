@@ -14,7 +14,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import islice
@@ -25,7 +24,6 @@ import numpy as np
 import pytest
 
 from feedline import (
-    BatchEncodingError,
     BatchTimeoutError,
     DatasetEncodingError,
     Loader,
@@ -37,13 +35,13 @@ from feedline import (
 )
 from tests import datasets
 from tests.datasets import PATIENCE, Gate, block, wait_until
-from tests.optional import needs_torch, torch
+from tests.likeness import same
+from tests.optional import needs_torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 ROOT = Path(__file__).parents[2]
-HAS_LOCK = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 class PortableLoader(Loader):
@@ -501,50 +499,6 @@ def seen_before_error(
 
 
 @quick
-def test_none_is_a_batch(open_loader: OpenLoader) -> None:
-    expected = [None if i in (3, 7) else i for i in range(12)]
-    assert list(open_loader(datasets.Nones())) == expected
-
-
-@processes
-@pytest.mark.parametrize(
-    ("kind", "error", "words"),
-    [
-        (
-            "lock",
-            BatchEncodingError,
-            r"batch 5 .*batch\['held'\]\[1\] is of type 'lock'",
-        ),
-        (
-            "generator",
-            BatchEncodingError,
-            r"batch 5 .*batch\['x'\] is of type 'generator'",
-        ),
-        ("undecodable", ArithmeticError, "cannot be decoded"),
-        ("unencodable", ArithmeticError, "cannot be encoded"),
-    ],
-)
-def test_a_batch_that_cannot_travel_is_an_error_at_its_position(
-    open_loader: OpenLoader, kind: str, error: type[Exception], words: str
-) -> None:
-    if open_loader.kind == "spawn" and kind != "lock":
-        return  # the worker's main loop is the same; once is enough
-    loader = open_loader(datasets.Odd(5, kind))
-    for _ in range(2):
-        seen, caught = seen_before_error(loader, error, words)
-        assert seen == [0, 1, 2, 3, 4]
-        if not isinstance(caught, BatchEncodingError):
-            assert any("batch 5 of epoch" in note for note in caught.__notes__)
-    loader.dataset.at = 99
-    assert list(loader) == list(range(8))
-
-
-def test_a_lambda_is_delivered() -> None:
-    with Loader(datasets.Odd(5, "lambda"), **KINDS["fork"]) as loader:
-        assert list(loader)[5]() == 42
-
-
-@quick
 def test_skipped_batches_are_left_out_and_counted(
     open_loader: OpenLoader, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -646,7 +600,7 @@ def test_a_timeout_names_the_batch_and_the_stack_and_the_loader_goes_on(
 # Lengths
 
 
-@core
+@over(*PORTABLE)
 def test_an_empty_dataset_has_empty_epochs_with_hooks_and_no_worker(
     open_loader: OpenLoader,
 ) -> None:
@@ -657,13 +611,6 @@ def test_an_empty_dataset_has_empty_epochs_with_hooks_and_no_worker(
     assert (dataset.begun, dataset.ended) == (2, 2)
     assert not getattr(loader._pool, "pids", [])
     assert not [t for t in threading.enumerate() if t.name.startswith("feedline")]
-
-
-@quick
-def test_one_batch_is_enough_for_many_workers(open_loader: OpenLoader) -> None:
-    workers = 0 if open_loader.kind == "inline" else 4
-    loader = open_loader(datasets.Blocks(1), workers=workers)
-    assert [checked(loader) for _ in range(3)] == [[0], [0], [0]]
 
 
 def test_a_dataset_without_end_goes_on_and_starts_anew(open_loader: OpenLoader) -> None:
@@ -677,7 +624,7 @@ def test_a_dataset_without_end_goes_on_and_starts_anew(open_loader: OpenLoader) 
 # What the consumer keeps, and what it writes
 
 
-@core
+@over(*PORTABLE)
 def test_kept_batches_stay_intact_under_a_flood_and_after_close(
     open_loader: OpenLoader,
 ) -> None:
@@ -693,34 +640,6 @@ def test_kept_batches_stay_intact_under_a_flood_and_after_close(
     ]
 
 
-def test_no_delivered_array_is_held_by_the_loader(open_loader: OpenLoader) -> None:
-    loader = open_loader(datasets.Blocks(10, size=20_000))
-    # Without its lock, Python frees what a thread has made when that thread runs next.
-    at_once = open_loader.kind != "thread" or HAS_LOCK
-    references = []
-    for _, array in loader:
-        references.append(weakref.ref(array))
-        del array
-        if at_once:  # a thread answers, and only then lets go
-            wait_until(lambda: references[-1]() is None, "the loader holds no array")
-    loader.close()
-    wait_until(lambda: all(array() is None for array in references), "none is held")
-    assert len(references) == 10
-
-
-def test_what_the_consumer_writes_into_a_batch_stays_there(
-    open_loader: OpenLoader,
-) -> None:
-    loader = open_loader(datasets.Blocks(12, size=20_000), max_queue_size=3)
-    for _ in range(3):
-        indices = []
-        for index, array in loader:
-            assert array.tobytes() == block(index, 20_000).tobytes()
-            array[:] = -1
-            indices.append(index)
-        assert indices == list(range(12))
-
-
 def test_memory_of_batches_that_are_gone_is_used_again() -> None:
     with Loader(datasets.Blocks(60, size=250_000), **KINDS["fork"]) as loader:
         assert checked(loader) == list(range(60))
@@ -729,43 +648,7 @@ def test_memory_of_batches_that_are_gone_is_used_again() -> None:
     assert used < 2 * 10 * 250_000 * 8 + 30 * 2**20
 
 
-def same(left: Any, right: Any) -> bool:
-    """Equal in type, dtype, shape, writability and every byte."""
-    if type(left) is not type(right):
-        return False
-    if isinstance(left, np.ma.MaskedArray):
-        return same(left.data, right.data) and same(np.asarray(left.mask), right.mask)
-    if isinstance(left, np.ndarray):
-        facts = [(a.dtype, a.shape, a.flags.writeable) for a in (left, right)]
-        if left.dtype.hasobject or left.dtype.char == "g":  # that has padding
-            return facts[0] == facts[1] and left.tolist() == right.tolist()
-        return facts[0] == facts[1] and left.tobytes() == right.tobytes()
-    if isinstance(left, dict):
-        return list(left) == list(right) and all(same(left[k], right[k]) for k in left)
-    if isinstance(left, (list, tuple)):
-        pairs = zip(left, right, strict=False)
-        return len(left) == len(right) and all(same(a, b) for a, b in pairs)
-    if isinstance(left, datasets.Record):
-        return left.name == right.name and same(left.values, right.values)
-    return bool(left == right)
-
-
-def same_tensors(left: Any, right: Any) -> bool:
-    if isinstance(left, dict):
-        return all(same_tensors(left[key], right[key]) for key in right)
-    facts = [
-        (type(t), t.dtype, t.shape, t.layout, t.requires_grad) for t in (left, right)
-    ]
-    if facts[0] != facts[1]:
-        return False
-    if left.layout is torch.strided and left.dtype is torch.float8_e4m3fn:
-        left, right = left.float(), right.float()
-    if left.layout is torch.sparse_coo:
-        left, right = left.to_dense(), right.to_dense()
-    return bool(torch.equal(left, right))
-
-
-@over("thread", "fork", "spawn", *PORTABLE)
+@over(*PORTABLE)
 def test_batches_of_every_type_arrive_as_they_were_made(
     open_loader: OpenLoader,
 ) -> None:
@@ -773,22 +656,6 @@ def test_batches_of_every_type_arrive_as_they_were_made(
     arrived = list(open_loader(datasets.OddBatches(with_torch=False)))
     assert [name for name, _ in arrived] == list(made)
     assert [name for name, got in arrived if not same(got, made[name])] == []
-
-
-@needs_torch
-@over("thread", "fork", "spawn")
-def test_torch_tensors_of_every_type_arrive_as_they_were_made(
-    open_loader: OpenLoader,
-) -> None:
-    made = datasets.torch_batches()
-    arrived = dict(open_loader(datasets.OddBatches(with_torch=True)))
-    assert list(arrived) == list(made)
-    wrong = [name for name in made if not same_tensors(arrived[name], made[name])]
-    assert wrong == []
-    lasting = arrived["channels last"]
-    assert lasting.is_contiguous(memory_format=torch.channels_last)
-    arrived["float64"].mul_(2)
-    assert torch.equal(arrived["float64"], made["float64"] * 2)
 
 
 # Going on where another loader was
@@ -1017,43 +884,13 @@ def test_a_state_of_another_order_is_refused_and_changes_nothing() -> None:
 # More than one at once
 
 
-@core
+@over(*PORTABLE)
 def test_two_iterators_of_one_loader_are_exact_each(open_loader: OpenLoader) -> None:
     loader = open_loader(datasets.Blocks(15), shuffle=True, seed=2)
     left, right = iter(loader), iter(loader)
     pairs = list(zip(left, right, strict=True))
     assert sorted(checked(pair[0] for pair in pairs)) == list(range(15))
     assert sorted(checked(pair[1] for pair in pairs)) == list(range(15))
-
-
-@quick
-def test_two_iterators_may_end_at_different_times(open_loader: OpenLoader) -> None:
-    loader = open_loader(datasets.Blocks(15), max_queue_size=4)
-    left, right = iter(loader), iter(loader)
-    assert checked(islice(left, 5)) == list(range(5))
-    assert checked(islice(right, 3)) == list(range(3))
-    del left
-    gc.collect()
-    third = iter(loader)
-    assert checked(islice(third, 4)) == list(range(4))
-    assert checked(right) == list(range(3, 15))
-    assert checked(third) == list(range(4, 15))
-
-
-@quick
-def test_a_second_epoch_is_refused_while_hooks_belong_to_the_first(
-    open_loader: OpenLoader,
-) -> None:
-    dataset = datasets.Stateful()
-    loader = open_loader(dataset)
-    first = iter(loader)
-    begun = [next(first)]
-    with pytest.raises(LoaderBusyError, match="has hooks"):
-        next(iter(loader))
-    begun += first
-    assert [batch[:2] for batch in begun] == [(index, 1) for index in range(8)]
-    assert (dataset.begun, dataset.ended) == (1, 1)
-    assert len(list(loader)) == 8
 
 
 @processes
@@ -1070,23 +907,6 @@ def test_a_second_epoch_is_refused_when_the_dataset_has_changed_in_the_first(
     assert checked([*begun, *first]) == list(range(6))
 
 
-def test_two_loaders_on_one_dataset_are_exact_each(open_loader: OpenLoader) -> None:
-    dataset = datasets.Blocks(10)
-    left, right = open_loader(dataset), open_loader(dataset, shuffle=True)
-    pairs = list(zip(left, right, strict=True))
-    assert checked(pair[0] for pair in pairs) == list(range(10))
-    assert sorted(checked(pair[1] for pair in pairs)) == list(range(10))
-
-
-@over("inline", "thread", "fork", "forkserver")
-def test_a_loader_inside_a_worker_is_exact(open_loader: OpenLoader) -> None:
-    multiprocessing = open_loader.kind != "inline"
-    expected = [(i, [(k, int(block(k).sum())) for k in range(5)]) for i in range(4)]
-    loader = open_loader(datasets.Nested(multiprocessing))
-    assert list(loader) == expected
-    assert list(loader) == expected
-
-
 def test_threads_may_start_worker_processes_at_the_same_time() -> None:
     import filelock  # noqa: F401 - forbids a fork beside another thread's
 
@@ -1096,27 +916,6 @@ def test_threads_may_start_worker_processes_at_the_same_time() -> None:
 
     with ThreadPoolExecutor(6) as others:
         assert list(others.map(use, range(30))) == [[0, 1, 2]] * 30
-
-
-def test_a_loader_works_in_another_thread(open_loader: OpenLoader) -> None:
-    def use() -> list[int]:
-        with open_loader(datasets.Blocks(10)) as loader:
-            return checked(loader) + checked(loader)
-
-    with ThreadPoolExecutor(1) as other:
-        assert other.submit(use).result(timeout=PATIENCE) == [*range(10)] * 2
-
-
-@quick
-def test_threads_that_share_an_iterator_get_each_batch_once(
-    open_loader: OpenLoader,
-) -> None:
-    iterator = iter(open_loader(datasets.Numbers(300)))
-    with ThreadPoolExecutor(2) as both:
-        halves = [both.submit(list, iterator) for _ in range(2)]
-        taken = [done.result(timeout=PATIENCE) for done in halves]
-    assert all(half == sorted(half) for half in taken)
-    assert sorted(taken[0] + taken[1]) == list(range(300))
 
 
 def test_an_iterator_is_not_closed_under_a_thread_that_waits_for_it(
@@ -1261,41 +1060,6 @@ def test_a_class_of_the_main_script_is_a_dataset_and_a_batch(
 
 
 # Sizes
-
-
-@over("thread", "fork", "spawn")
-def test_batches_of_200_megabytes_are_exact(open_loader: OpenLoader) -> None:
-    loader = open_loader(datasets.Blocks(2, size=25_000_000), max_queue_size=2)
-    for expected, (index, array) in enumerate(loader):
-        assert index == expected
-        assert array.nbytes == 200_000_000
-        right = block(index, 25_000_000)
-        assert np.array_equal(array, right)
-        del array, right
-
-
-@over("thread", "fork")
-def test_20000_tiny_batches_are_exact(open_loader: OpenLoader) -> None:
-    assert list(open_loader(datasets.Numbers(20_000))) == list(range(20_000))
-
-
-def test_200_kept_batches_need_no_descriptors_of_their_own(tmp_path: Path) -> None:
-    done = run_script(
-        """
-        import resource
-        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-        from feedline import Loader
-        from tests.datasets import Blocks, block
-
-        with Loader(Blocks(200, 5000), workers=2, use_multiprocessing=True) as loader:
-            kept = list(loader)
-        assert [index for index, _ in kept] == list(range(200))
-        assert all((array == block(i, 5000)).all() for i, array in kept)
-        print("fine")
-        """,
-        tmp_path,
-    )
-    assert (done.stdout, done.stderr) == ("fine\n", "")
 
 
 def test_descriptors_above_1024_work() -> None:
