@@ -11,7 +11,8 @@ from contextlib import suppress
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
-from feedline import Loader, LoaderBusyError, WorkerDiedError
+from feedline import Loader, LoaderBusyError, WorkerDiedError, WorkerStartError
+from feedline.dispatch import _MOST_FALSE_STARTS
 from feedline.errors import BatchTimeoutError
 from tests.datasets import Gate
 
@@ -237,6 +238,9 @@ class Life:
                 index, right = error.index, error.attempts == 3
             case BatchTimeoutError():
                 right = options.get("timeout") == error.seconds
+            case WorkerStartError():  # hit again and again before it was ready
+                self._outside.settle()
+                right = error.exitcode < 0 and len(self.struck) > _MOST_FALSE_STARTS
             case SystemExit():
                 right = self._opening.pool not in PROCESSES
             case KeyboardInterrupt():
