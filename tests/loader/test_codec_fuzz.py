@@ -70,6 +70,8 @@ def arrays(draw: Any) -> NDArray[Any]:
             return array[:1].reshape(())
         case "read only":
             array.flags.writeable = False
+        case _:
+            pass
     return array
 
 
