@@ -89,11 +89,12 @@ class Epoch:
 
     def progress(self) -> Progress:
         """What the consumer has received, and what it has not."""
-        outstanding = [position for position, _ in self._places.values()]
+        # An interrupt may have left a position in two of these places; in none, never.
+        missing = {*self._missing, *(position for position, _ in self._places.values())}
         return Progress.of(
             self.number,
             self._position,
-            [*self._missing, *outstanding],
+            [position for position in missing if position < self._position],
             self._plan.length,
             seed=self.start.seed,
             shuffle=self.start.shuffle,
@@ -144,10 +145,13 @@ class Epoch:
                     return
                 if not self._is_skipped(completion):
                     self._counts.batches += 1
-                    batch = [completion.batch]
+                    ticket, batch = completion.ticket, completion.batch
                     del completion
                     self._fill()
-                    yield batch.pop()
+                    # Received is what was yielded: without a call in between, no signal
+                    # is handled between these two, and the batch has no name after them.
+                    del self._places[ticket]
+                    yield (batch, batch := None)[0]
         finally:
             completion = None  # its error's traceback holds this frame
             self._pool.abandon(set(self._places))
@@ -167,20 +171,21 @@ class Epoch:
             room = min(room, left)
         orders = []
         for _ in range(room):
-            position = self._next_position()
+            position = self._missing[0] if self._missing else self._position
             index = self._plan.index_at(position)
             ticket = next(self._tickets)
             self._places[ticket] = position, index
+            self._advance()
             self._delivery.issue(ticket)
             orders.append(Order(ticket, index, self.number))
         if orders:
             self._pool.submit(orders)
 
-    def _next_position(self) -> int:
+    def _advance(self) -> None:
         if self._missing:
-            return self._missing.popleft()
-        self._position += 1
-        return self._position - 1
+            self._missing.popleft()
+        else:
+            self._position += 1
 
     def _next(self, epochs: list[Epoch]) -> Completion | None:
         """The next completion, or None at the end of the plan."""
@@ -238,17 +243,16 @@ class Epoch:
 
     def _is_skipped(self, completion: Completion) -> bool:
         """Whether the batch is left out; raises its error if it must not be."""
-        position, index = self._places.pop(completion.ticket)
-        error = completion.error
+        ticket, error = completion.ticket, completion.error
         if error is None:
             return False
-        self._missing.appendleft(position)  # it was not received
+        _, index = self._places[ticket]
         try:
             if not self._failures.leave_out(index, error):
                 raise error
         finally:
             del error, completion  # each would hold the other through the traceback
-        self._missing.popleft()
+        del self._places[ticket]
         return True
 
     def _time_out(self) -> None:

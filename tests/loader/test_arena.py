@@ -470,6 +470,15 @@ def test_a_steady_consumer_s_slots_stay_warm(slots: Slots) -> None:
     assert slots.lend() <= 4
 
 
+def test_when_all_slots_are_taken_it_says_how_many_there_are(arena: Arena) -> None:
+    slots = Slots(Arena(arena.fd, arena.stride, capacity=4), spare=4)
+    lent = [slots.lend() for _ in range(3)]
+    with pytest.raises(MemoryError, match="all 4 slots of shared memory are taken"):
+        slots.lend()
+    slots.free(lent[1])
+    assert slots.lend() == lent[1]
+
+
 def test_a_retired_slot_is_empty_and_never_lent_again(slots: Slots) -> None:
     slot = slots.lend()
     fill(slots.arena, slot, MB, 5)

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import json
+import linecache
+import os
+import sys
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import feedline
 from feedline import Loader
 from feedline.plan import EpochPlan
 from feedline.pool import InlinePool
 from feedline.records import Completion
 from tests.utils.differential import cases
 
+from .test_promises import KINDS
+
 if TYPE_CHECKING:
     import random
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
+    from types import FrameType
 
     from feedline.records import Order
+
+
+ENGINE = os.path.dirname(feedline.__file__)
 
 
 class ScriptedPool(InlinePool):
@@ -112,3 +123,56 @@ def test_whatever_the_order_of_answers_and_stops_what_is_left_is_what_was_not_re
                 assert received == whole[: len(received)]
             assert len(set(received)) == len(received)
     assert sorted(received) == list(range(length))
+
+
+class Interrupter:
+    """Raises KeyboardInterrupt at the n-th line of the engine that is run under it.
+
+    But for lines that yield: where no call is made, the interpreter handles no signal
+    between the line before and the yield.
+    """
+
+    def __init__(self, line: int) -> None:
+        self.left = line
+
+    def next(self, batches: Iterator[Any]) -> Any:
+        sys.settrace(self._enter)
+        try:
+            return next(batches)
+        finally:
+            sys.settrace(None)
+
+    def _enter(self, frame: FrameType, event: str, argument: object) -> Any:
+        return self._step if frame.f_code.co_filename.startswith(ENGINE) else None
+
+    def _step(self, frame: FrameType, event: str, argument: object) -> Any:
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+        if event == "line" and "yield (batch" not in line:
+            self.left -= 1
+            if not self.left:
+                raise KeyboardInterrupt
+        return self._step
+
+
+@pytest.mark.parametrize(
+    ("kind", "stride"), [("inline", 1), ("thread", 1), ("fork", 31)]
+)
+def test_a_ctrl_c_at_any_line_loses_no_batch_and_doubles_none(
+    kind: str, stride: int
+) -> None:
+    for line in range(1, 10_000, stride):
+        with Loader(range(6), max_queue_size=3, **KINDS[kind]) as loader:
+            batches = iter(loader)
+            received = [next(batches)]
+            interrupter = Interrupter(line)
+            try:
+                while len(received) < 6:
+                    received.append(interrupter.next(batches))
+            except KeyboardInterrupt:
+                batches.close()
+                loader.load_state_dict(loader.state_dict())
+                assert [*received, *loader] == list(range(6)), f"line {line}"
+            else:
+                assert line > 100
+                return
+    raise AssertionError("the lines never end")

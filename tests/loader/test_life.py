@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,11 +101,16 @@ class Pass:
 
 
 class Life(RuleBasedStateMachine):
-    """One loader after the other over one dataset."""
+    """One loader after the other over one dataset.
 
-    def __init__(self, kind: str) -> None:
+    Attributes:
+        kind: Of the loaders.
+    """
+
+    kind: str
+
+    def __init__(self) -> None:
         super().__init__()
-        self.kind = kind
         self.passes: list[Pass] = []
         self.kept: list[tuple[Any, Any]] = []
         self.saved: tuple[dict[str, Any], int, list[int]] | None = None
@@ -334,5 +338,4 @@ class Life(RuleBasedStateMachine):
 def test_a_loader_delivers_what_is_due_whatever_comes_before(kind: str) -> None:
     runs, steps = _RUNS[kind]
     chosen = generated(runs, stateful_step_count=steps, derandomize=True)
-    machine: Any = partial(Life, kind)
-    run_state_machine_as_test(machine, settings=chosen)
+    run_state_machine_as_test(type("Life", (Life,), {"kind": kind}), settings=chosen)

@@ -33,6 +33,7 @@ from feedline import (
     PyDataset,
     get_worker_info,
 )
+from feedline.pool import size_of
 from tests import datasets
 from tests.datasets import PATIENCE, Gate, block, wait_until
 from tests.likeness import same
@@ -291,6 +292,25 @@ def test_max_bytes_is_exceeded_by_one_batch_of_each_worker_at_most(
         begun = {int(name) for name in dataset.gate.arrived()} - set(range(taken))
         most = max(most, sum(map(dataset.bytes_of, begun)))
     assert 1_000_000 < most <= 1_500_000 + loader.options.workers * 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("batch", "size"),
+    [
+        ([b"12345", "678"], 8),
+        ({"x": np.zeros(10, "f4"), "y": (bytearray(3), None)}, 44),
+        ([], 1),
+        (object(), 1),
+    ],
+    ids=["strings", "nested", "empty", "unknown"],
+)
+def test_max_bytes_counts_arrays_and_text_in_any_nesting(batch: Any, size: int) -> None:
+    assert size_of(batch) == size
+
+
+def test_an_epoch_without_end_has_no_random_order() -> None:
+    with pytest.raises(ValueError, match=r"dataset with an end, got num_batches=None"):
+        Loader(datasets.Blocks(None), shuffle=True)
 
 
 def test_one_batch_larger_than_max_bytes_still_comes(open_loader: OpenLoader) -> None:

@@ -203,6 +203,20 @@ class EveryOther:
         return self.count // 2
 
 
+class Uncounted:
+    """Samples that nobody can count."""
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+def test_samples_that_cannot_be_counted_need_a_sampler() -> None:
+    with pytest.raises(TypeError, match=r"must have __len__.*give a sampler"):
+        from_samples(Uncounted(), 2)
+    with Loader(from_samples(Uncounted(), 2, sampler=[7, 5, 3]), workers=0) as loader:
+        assert [batch.tolist() for batch in loader] == [[7, 5], [3]]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_sampler_is_drawn_once_an_epoch(kind: str) -> None:
     sampler = EveryOther(10)

@@ -7,7 +7,8 @@ of (seed, number); ``--episode 17`` plays the one with that number again, alone.
 - ``dataset.py``: batches known by their bytes, and the faults that strike inside them
 - ``outside.py``: the faults that strike from outside, at any moment
 - ``reference.py``: the undisturbed inline run
-- ``episode.py``: loaders among faults, compared with that
+- ``life.py``: loaders among faults, compared with that
+- ``episode.py``: one or two of those side by side
 - ``log.py``: what the engine says that it left out
 - ``tally.py``: what was counted, as a table and as JSON
 """

@@ -11,6 +11,7 @@ import argparse
 import ctypes
 import faulthandler
 import gc
+import os
 import resource
 import shutil
 import subprocess
@@ -59,7 +60,10 @@ def _watch(arguments: list[str], file: Path, chosen: argparse.Namespace) -> None
     """Run the child, and another one where it did not end by itself."""
     command = [sys.executable, "-m", "tests.faults.chaos", *arguments, "--child"]
     while not _is_over(Tally.kept(file), chosen):
-        with subprocess.Popen([*command, "--state", str(file)]) as child:
+        # With one heap for all threads, what they have freed goes back to the system.
+        environment = os.environ | {"MALLOC_ARENA_MAX": "1"}
+        own = [*command, "--state", str(file)]
+        with subprocess.Popen(own, env=environment) as child:
             try:
                 status = child.wait()
             except KeyboardInterrupt:

@@ -14,7 +14,7 @@ from .script import DEEDS, FAULTS, KINDS, POOLS
 if TYPE_CHECKING:
     from pathlib import Path
 
-_MOST_GROWTH = 100.0  # megabytes, from the first quarter of a long soak to its last
+_MOST_GROWTH = 40.0  # megabytes, from the first quarter of a long soak to its last
 _LONG = 60  # episodes
 
 
