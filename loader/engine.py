@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from types import TracebackType
 
+    from .epoch import Handed
     from .mapped import PageLock
     from .options import OnError, OnTimeout, StartMethod
     from .pool import Pool
@@ -363,7 +364,7 @@ class Loader:
         if self._closed:
             raise LoaderClosedError("this loader was closed; make a new Loader")
 
-    def _run(self) -> Generator[Any, None, None]:
+    def _run(self) -> Generator[Handed, None, None]:
         self._check_open()
         dataset = self.dataset
         if self._pool is None:
@@ -407,7 +408,8 @@ class Loader:
         if plan.length != 0:
             self._pool.begin_epoch(alone=alone)
             self._epochs.append(epoch)
-            yield from epoch.batches(self._epochs)
+            if not (yield from epoch.batches(self._epochs)):
+                return
         _call(dataset, "on_epoch_end")
         if self._latest is epoch:
             self._latest = None

@@ -8,7 +8,7 @@ import logging
 import time
 from collections import deque
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .delivery import Delivery
 from .errors import BatchTimeoutError, LoaderClosedError, brief
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from .records import Completion
     from .stats import Counts
 
-__all__ = ["Epoch"]
+__all__ = ["Epoch", "Handed"]
+
+# A batch with its place: what is outstanding, by ticket, and the batch's own ticket.
+Handed: TypeAlias = tuple[dict[int, tuple[int, int]], int, Any]
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +56,7 @@ class Epoch:
         counts: Counts,
     ) -> None:
         self.number = start.epoch
-        self._running: Generator[Any, None, None] | None = None
+        self._running: Generator[Handed, None, bool] | None = None
         self.start = start
         self._plan = plan
         self._pool = pool
@@ -112,12 +115,18 @@ class Epoch:
         state = inspect.getgeneratorstate(self._running)
         return state in (inspect.GEN_RUNNING, inspect.GEN_SUSPENDED)
 
-    def batches(self, epochs: list[Epoch]) -> Generator[Any, None, None]:
+    def batches(self, epochs: list[Epoch]) -> Generator[Handed, None, bool]:
         """Yield every batch of the plan. To be called once.
+
+        Each is yielded with the place that it has among what is outstanding. It has been
+        received when that is deleted, which is for the caller to do, as the last thing.
 
         Args:
             epochs: All that are under way, this one included: the pool's answers may be
                 for any of them.
+
+        Returns:
+            Whether all were received; if one was not, it is the last.
 
         Raises:
             Exception: What ``__getitem__`` raised, where its batch belongs.
@@ -128,7 +137,7 @@ class Epoch:
         self._running = self._batches(epochs)
         return self._running
 
-    def _batches(self, epochs: list[Epoch]) -> Generator[Any, None, None]:
+    def _batches(self, epochs: list[Epoch]) -> Generator[Handed, None, bool]:
         mark = perf_counter_ns()
         try:
             while True:
@@ -142,16 +151,16 @@ class Epoch:
                 self._counts.elapsed += now - mark
                 mark = now
                 if completion is None:
-                    return
+                    return True
                 if not self._is_skipped(completion):
                     self._counts.batches += 1
-                    ticket, batch = completion.ticket, completion.batch
+                    ticket = completion.ticket
+                    handed = [(self._places, ticket, completion.batch)]
                     del completion
                     self._fill()
-                    # Received is what was yielded: without a call in between, no signal
-                    # is handled between these two, and the batch has no name after them.
-                    del self._places[ticket]
-                    yield (batch, batch := None)[0]
+                    yield handed.pop()
+                    if ticket in self._places:
+                        return False
         finally:
             completion = None  # its error's traceback holds this frame
             self._pool.abandon(set(self._places))

@@ -15,6 +15,8 @@ from .errors import LoaderBusyError
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from .epoch import Handed
+
 __all__ = ["Turn", "Turns"]
 
 
@@ -50,7 +52,7 @@ class Turns(Iterator[Any]):
 
     def __init__(
         self,
-        batches: Generator[Any, None, None],
+        batches: Generator[Handed, None, None],
         turn: Turn,
         check_here: Callable[[], None],
     ) -> None:
@@ -61,7 +63,11 @@ class Turns(Iterator[Any]):
     def __next__(self) -> Any:
         self._check_here()
         with self._turn:
-            return next(self._batches)
+            places, ticket, batch = next(self._batches)
+        # Received is what is returned: no signal is handled between these two, because
+        # there is no call.
+        del places[ticket]
+        return batch
 
     def close(self) -> None:
         """Leave the epoch: what was not received is not built any more.

@@ -128,8 +128,8 @@ def test_whatever_the_order_of_answers_and_stops_what_is_left_is_what_was_not_re
 class Interrupter:
     """Raises KeyboardInterrupt at the n-th line of the engine that is run under it.
 
-    But for lines that yield: where no call is made, the interpreter handles no signal
-    between the line before and the yield.
+    But for the line that returns a batch: where no call is made, the interpreter handles
+    no signal between the line before and the return.
     """
 
     def __init__(self, line: int) -> None:
@@ -147,7 +147,7 @@ class Interrupter:
 
     def _step(self, frame: FrameType, event: str, argument: object) -> Any:
         line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-        if event == "line" and "yield (batch" not in line:
+        if event == "line" and "return batch\n" not in line:
             self.left -= 1
             if not self.left:
                 raise KeyboardInterrupt
