@@ -129,7 +129,8 @@ class Interrupter:
     """Raises KeyboardInterrupt at the n-th line of the engine that is run under it.
 
     But for the line that returns a batch: where no call is made, the interpreter handles
-    no signal between the line before and the return.
+    no signal between the line before and the return. And but for what maps memory, which
+    would lose a mapping until the process ends.
     """
 
     def __init__(self, line: int) -> None:
@@ -143,7 +144,10 @@ class Interrupter:
             sys.settrace(None)
 
     def _enter(self, frame: FrameType, event: str, argument: object) -> Any:
-        return self._step if frame.f_code.co_filename.startswith(ENGINE) else None
+        file = frame.f_code.co_filename
+        if not file.startswith(ENGINE) or file.endswith("mapped.py"):
+            return None
+        return self._step
 
     def _step(self, frame: FrameType, event: str, argument: object) -> Any:
         line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
