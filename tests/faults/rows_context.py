@@ -197,6 +197,7 @@ class Uneven(Numbers):
     "two threads use an iterator each of one loader",
     bar="each exact, or LoaderBusyError in the one that comes second",
     pools=EVERYWHERE,
+    within=5.0,
 )
 def two_threads_two_iterators(scene: Scene) -> None:
     def consume(batches: Iterator[Any]) -> bool:
