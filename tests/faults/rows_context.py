@@ -187,6 +187,7 @@ class Uneven(Numbers):
     "two threads use an iterator each of one loader",
     bar="both exact",
     pools=EVERYWHERE,
+    within=5.0,
 )
 def two_threads_two_iterators(scene: Scene) -> None:
     with (

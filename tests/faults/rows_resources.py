@@ -253,8 +253,8 @@ def no_descriptors(scene: Scene) -> None:
 def starts_with(most: int, loader: Loader, scene: Scene) -> bool:
     """Whether an epoch needs no more than so many descriptors."""
     try:
+        scene.strike(times=99)
         with limited(resource.RLIMIT_NOFILE, most):
-            scene.strike(times=99)
             scene.expect_blocks(loader, at=99)
     except OSError as error:
         scene.notice()
