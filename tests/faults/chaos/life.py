@@ -12,7 +12,6 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from feedline import Loader, LoaderBusyError, WorkerDiedError, WorkerStartError
-from feedline.dispatch import _MOST_FALSE_STARTS
 from feedline.errors import BatchTimeoutError
 from tests.datasets import Gate
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from .script import Part
     from .tally import Tally
 
+_FALSE_STARTS = 10  # in a row, ended by signals, that the engine puts up with
 _LARGE = 5_000_000  # bytes
 _SHARE = 0.04  # of the moments between two batches at which the consumer does something
 
@@ -198,8 +198,7 @@ class Life:
             case BatchTimeoutError():
                 right = options.get("timeout") == error.seconds
             case WorkerStartError():  # hit again and again before it was ready
-                self._outside.settle()
-                right = error.exitcode < 0 and len(self.struck) > _MOST_FALSE_STARTS
+                right = error.exitcode < 0 and self._outside.sent > _FALSE_STARTS
             case SystemExit():
                 right = self._opening.pool not in PROCESSES
             case KeyboardInterrupt():

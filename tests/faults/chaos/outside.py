@@ -38,6 +38,7 @@ class Outside:
 
     Attributes:
         listener: Who expects a Ctrl-C at this moment.
+        sent: How many signals were sent that end a process.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Outside:
         self._sending = threading.Lock()
         self._before: object = None
         self.listener: Moments | None = None
+        self.sent = 0
 
     def __enter__(self) -> Self:
         self._before = signal.signal(signal.SIGINT, self._interrupt)
@@ -132,6 +134,7 @@ class Outside:
             os.close(pidfd)
             return None
         if kind != "SIGSTOP":
+            self.sent += 1
             self._sent.append((struck, kind, pidfd, when))
             return None
         with suppress(psutil.Error):
