@@ -57,6 +57,11 @@ class Delivery:
         return list(self._outstanding)
 
     @property
+    def unbuilt(self) -> set[int]:
+        """Tickets asked for and not answered."""
+        return self._outstanding.keys() - self._ready.keys()
+
+    @property
     def idle(self) -> bool:
         """Whether everything that was asked for has been delivered."""
         return not self._outstanding

@@ -207,15 +207,39 @@ class Epoch:
             completion = self._delivery.pop()
             if completion is not None or self._delivery.idle:
                 return completion
-            answers = self._pool.collect(self._next_look(deadline))
-            if not answers and deadline is not None and time.monotonic() >= deadline:
+            heard = self._hear(deadline, epochs)
+            if not heard and deadline is not None and time.monotonic() >= deadline:
                 self._time_out()
                 deadline = self._deadline()
-            for answer in answers:
-                for epoch in epochs:
-                    epoch.file(answer)
-            del answers
             self._fill()
+
+    def _hear(self, deadline: float | None, epochs: list[Epoch]) -> bool:
+        """Wait for answers and file them; tell whether there were any."""
+        pool = self._pool
+        if pool.interrupted:
+            for epoch in epochs:
+                epoch.ask_again()
+        pool.interrupted = True
+        answers = pool.collect(self._next_look(deadline))
+        for answer in answers:
+            for epoch in epochs:
+                epoch.file(answer)
+        pool.interrupted = False
+        return bool(answers)
+
+    def ask_again(self) -> None:
+        """Ask once more for all that has no answer: one may have been heard and lost.
+
+        What comes twice for that is dropped the second time.
+        """
+        unbuilt = self._delivery.unbuilt - {ticket for _, ticket, _ in self._later}
+        orders = [
+            Order(ticket, index, self.number)
+            for ticket, (_, index) in self._places.items()
+            if ticket in unbuilt
+        ]
+        if orders:
+            self._pool.submit(orders, again=True)
 
     def _deadline(self) -> float | None:
         timeout = self._options.timeout

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
+from contextvars import copy_context
 from dataclasses import dataclass
 from time import monotonic, perf_counter_ns, sleep
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,7 @@ class Pool(ABC):
     """
 
     closed = False
+    interrupted = False  # whether answers may have been heard that nobody filed
 
     @property
     def deaths(self) -> int:
@@ -181,7 +183,8 @@ class InlinePool(Pool):
         order = self._orders.popleft()
         start = perf_counter_ns()
         with kept_globals(self._spare):
-            built = self._recipe.build(self._dataset, order, 0)
+            # In a context of its own: an interrupt may leave one as it is.
+            built = copy_context().run(self._recipe.build, self._dataset, order, 0)
         return [
             Completion(
                 order.ticket,

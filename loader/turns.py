@@ -62,11 +62,18 @@ class Turns(Iterator[Any]):
 
     def __next__(self) -> Any:
         self._check_here()
-        with self._turn:
-            places, ticket, batch = next(self._batches)
-        # Received is what is returned: no signal is handled between these two, because
-        # there is no call.
-        del places[ticket]
+        place = None
+        try:
+            with self._turn:
+                places, ticket, batch = next(self._batches)
+                place = places[ticket]
+                del places[ticket]
+        except BaseException:
+            if place is not None:  # an interrupt fell in between: it is not received
+                places[ticket] = place
+            raise
+        # Between this and the end of the with statement no signal is handled: there is no
+        # call.
         return batch
 
     def close(self) -> None:

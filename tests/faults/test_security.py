@@ -57,8 +57,8 @@ def shared(loader: Loader) -> set[str]:
     pool: Any = loader._pool
     crew = pool._dispatch.crew
     ours = [
-        crew._tasks_in, crew._tasks_out, crew._tasks_back, crew._results_in,
-        crew._results_out, crew._parent, crew.slots.arena.fd,
+        crew.pipes._tasks_in, crew.pipes.tasks, crew.pipes._tasks_back,
+        crew.pipes.results, crew.pipes.answers, crew._parent, crew.slots.arena.fd,
         *(member.trace for member in crew._members.values()),
         *(member.exit for member in crew._members.values()),
     ]  # fmt: skip

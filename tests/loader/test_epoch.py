@@ -180,3 +180,26 @@ def test_a_ctrl_c_at_any_line_loses_no_batch_and_doubles_none(
                 assert line > 100
                 return
     raise AssertionError("the lines never end")
+
+
+@pytest.mark.parametrize(
+    ("kind", "stride"), [("inline", 11), ("thread", 11), ("fork", 61)]
+)
+def test_a_ctrl_c_in_one_of_two_epochs_leaves_the_other_exact(
+    kind: str, stride: int
+) -> None:
+    for line in range(1, 10_000, stride):
+        with Loader(range(6), max_queue_size=3, **KINDS[kind]) as loader:
+            one, other = iter(loader), iter(loader)
+            next(one)
+            received = [next(other), next(other)]
+            interrupter = Interrupter(line)
+            try:
+                for _ in range(5):
+                    interrupter.next(one)
+            except KeyboardInterrupt:
+                assert [*received, *other] == list(range(6)), f"line {line}"
+            else:
+                assert line > 100
+                return
+    raise AssertionError("the lines never end")
