@@ -133,10 +133,11 @@ def slow_start(scene: Scene) -> None:
         if worker == 0:
             scene.strike()
             scene.gate.pass_through("ready")
+        else:
+            scene.gate.await_arrival("ready")
 
     with scene.loader(Blocks(20), worker_init_fn=wait) as loader:
         scene.expect_blocks(loader)
-        scene.gate.await_arrival("ready")  # and there it has waited all the time
         scene.gate.let_all()
 
 
