@@ -144,10 +144,10 @@ class Dispatch:
             Whether there was anything before the deadline, and the orders that it ended.
         """
         news = self.crew.wait(deadline)
-        if news.answers:
-            return True, self._open(self._pipes.receive())
         if news.ended:
             return True, self._bury(news.ended)
+        if news.answers:
+            return True, self._open(self._pipes.receive())
         return False, []
 
     def give_up(self, ticket: int, *, again: bool, slowest_start: float) -> GivenUp:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never
@@ -64,7 +63,7 @@ def expect_remote(
     with scene.loader(Struck(scene, fault)) as loader:
         error = scene.expect_error(loader, RemoteError, f"{name}: {words}")
         assert error.type_name.endswith(name)
-        assert re.search(r"rows_\w+\.py", told(scene, error))
+        assert f"in {fault.__name__}" in told(scene, error)
         scene.expect_blocks(loader)
 
 
@@ -84,7 +83,7 @@ def chained(scene: Scene) -> None:
     error = raised(scene, fault, ValueError, "^outer$")
     assert repr(error.__cause__) == "KeyError('inner')"
     assert error.__notes__[0] == "a note of the user's"
-    assert "rows_exceptions.py" in told(scene, error)
+    assert "in fault" in told(scene, error)
 
 
 @row(

@@ -272,7 +272,7 @@ if __name__ == "__main__":
             sys.exit(7)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         assert code == 7, (act, code)
-        print(act.__name__)
+        print(act.__name__, flush=True)
 """
 
 

@@ -174,7 +174,13 @@ def test_workers_that_were_all_frozen_while_they_were_idle_are_replaced(
         )
         with caplog.at_level(logging.WARNING, "feedline"):
             expect_blocks(loader, 20)
-        assert (loader.stats().timeouts, loader.stats().deaths) == (1, 2)
+
+        def both_are_heard() -> bool:
+            expect_blocks(loader, 20)
+            return loader.stats().deaths == 2
+
+        wait_until(both_are_heard, "both deaths are heard")
+        assert loader.stats().timeouts == 1
     assert (
         "no worker had begun it: all build others, start or are stopped; those that are"
         in caplog.text

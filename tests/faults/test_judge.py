@@ -49,7 +49,7 @@ def test_nothing_that_is_left_behind_is_overlooked_or_outlives_the_judge() -> No
     report = verdict("leaves")
     left = "\n".join(report.left)
     for what in (
-        r"process .*sleep 62", r"process .*rows_broken leaves", "thread a-thread",
+        r"process .*sleep 62", r"process .*tests\.faults\.child", "thread a-thread",
         r"descriptor \d+ -> pipe:", r"mappings? of an arena", r"\d+ MB of memory",
         "tmp/a-file", "feedline-a-name",
     ):  # fmt: skip
