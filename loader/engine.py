@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakMethod
 
 from .dataset import has_hooks
 from .default_seed import draw_seed
@@ -192,7 +193,7 @@ class Loader:
             LoaderClosedError: The loader was closed.
         """
         self._check_open()
-        return Turns(self._run(), self._turn, self._check_here)
+        return Turns(self._run(), self._turn, WeakMethod(self._check_here))
 
     @property
     def epoch(self) -> int:

@@ -14,6 +14,7 @@ from .errors import LoaderBusyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+    from weakref import WeakMethod
 
     from .epoch import Handed
 
@@ -46,6 +47,7 @@ class Turns(Iterator[Any]):
         batches: Where they come from.
         turn: The loader's.
         check_here: Raises in a forked copy of the process, where nobody gives the turn up.
+            Held weakly, so that an iterator that is over keeps no loader.
     """
 
     __slots__ = ("_batches", "_check_here", "_turn")
@@ -54,14 +56,16 @@ class Turns(Iterator[Any]):
         self,
         batches: Generator[Handed, None, None],
         turn: Turn,
-        check_here: Callable[[], None],
+        check_here: WeakMethod[Callable[[], None]],
     ) -> None:
         self._batches = batches
         self._turn = turn.lock
         self._check_here = check_here
 
     def __next__(self) -> Any:
-        self._check_here()
+        check_here = self._check_here()
+        if check_here is not None:
+            check_here()
         place = None
         try:
             with self._turn:

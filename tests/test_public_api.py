@@ -119,8 +119,8 @@ def test_every_option_is_one_of_the_loader_s_and_has_its_line_in_the_docs() -> N
     page = (Path(__file__).parent.parent / "docs" / "options.md").read_text()
     for name in options:
         assert f"\n| `{name}` | " in page, name
-        assert f"\n        {name}: " in (Loader.__doc__ or ""), name
-        assert f"\n        {name}: " in (LoaderOptions.__doc__ or ""), name
+        assert f"\n    {name}: " in (inspect.getdoc(Loader) or ""), name
+        assert f"\n    {name}: " in (inspect.getdoc(LoaderOptions) or ""), name
 
 
 def test_an_unknown_option_is_refused() -> None:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import islice
@@ -936,6 +937,17 @@ def test_threads_may_start_worker_processes_at_the_same_time() -> None:
 
     with ThreadPoolExecutor(6) as others:
         assert list(others.map(use, range(30))) == [[0, 1, 2]] * 30
+
+
+def test_an_iterator_that_is_over_keeps_no_loader() -> None:
+    loader = Loader([1, 2], workers=0)
+    iterator = iter(loader)
+    assert list(iterator) == [1, 2]
+    watch = weakref.ref(loader)
+    del loader
+    gc.collect()
+    assert watch() is None
+    assert next(iterator, None) is None
 
 
 def test_an_iterator_is_not_closed_under_a_thread_that_waits_for_it(

@@ -224,8 +224,14 @@ class Life:
             twin.begun, twin.ended = self._dataset.begun, self._dataset.ended
             twin.table[:] = self._dataset.table
         state = loader.state_dict()
+        if state["epoch"] != self._epoch and isinstance(ending, KeyboardInterrupt):
+            return  # it fell before the epoch had begun, which is the next one still
         go_on = not whole and (
-            ending in ("reopen", "drop unclosed") or self._random.random() < 0.5
+            ending in ("reopen", "drop unclosed")
+            or isinstance(
+                ending, KeyboardInterrupt
+            )  # perhaps before it was gone on with
+            or self._random.random() < 0.5
         )
         if ending == "reopen":
             self._outside.settle()
