@@ -1,8 +1,7 @@
 """The worker processes of one pool: starting, hearing, asking and ending them.
 
 With them the parent shares two pipes, one arena and one claim board, and nothing else. A
-worker's end is heard in one place, its exit descriptor. Single-threaded, but for
-:func:`_after_fork`.
+worker's end is heard in one place, its exit descriptor.
 """
 
 from __future__ import annotations
@@ -10,43 +9,37 @@ from __future__ import annotations
 import multiprocessing
 import os
 import select
-import signal
-import threading
 import time
-import warnings
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from math import ceil
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from .arena import BOARD, BOARD_START, Arena, Slots
-from .errors import LoaderClosedError, WorkerStartError
+from .errors import LoaderClosedError
 from .frames import frames_left, frames_now
 from .pipes import Pipes
 from .postmortem import (
-    NO_GUARD,
     OomKills,
     WorkerEnd,
     memory_left,
     memory_peak,
     peak_of_children,
 )
-from .quiet import quiet_logs
+from .starting import servers_socket, start, undisturbed
 from .worker import Descriptor, Setup, main
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from multiprocessing.process import BaseProcess
 
     from .build import Recipe
     from .options import LoaderOptions
     from .snapshot import Birth
 
-__all__ = ["Crew", "News", "undisturbed"]
+__all__ = ["Crew", "News"]
 
 _GRACE = 0.25  # seconds that close() waits for batches that are being built
-_START_DESCRIPTORS = 8  # that multiprocessing opens to start a process, and a few more
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,30 +164,14 @@ class Crew:
             stride=self.slots.arena.stride,
             trace=Descriptor(told),
             parent=None if self._parent is None else Descriptor(self._parent),
-            litter=_servers_socket() if self._method == "forkserver" else None,
+            litter=servers_socket() if self._method == "forkserver" else None,
             start_slot=self.slots.lend(),
         )
         process: BaseProcess = self._context.Process(
             target=main, args=(setup,), name=f"feedline-worker-{worker}"
         )
-        with _starting, quiet_logs() if self.forked else nullcontext():
-            self._expect_room()
-            try:
-                process.start()
-            except EOFError:  # newer servers run the script's top level themselves
-                why = f"the fork server ended; {NO_GUARD}"
-                raise WorkerStartError(worker, 1, why) from None
+        start(process, worker, forked=self.forked)
         return process
-
-    def _expect_room(self) -> None:
-        """Fail here if descriptors run out: multiprocessing would leave some open.
-
-        Raises:
-            OSError: Too few are left for a start.
-        """
-        with ExitStack() as taken:
-            for _ in range(_START_DESCRIPTORS):
-                taken.callback(os.close, os.dup(self._answers))
 
     @property
     def pids(self) -> dict[int, int]:
@@ -300,49 +277,7 @@ class Crew:
         """
         self.pipes.check_here()
         if self.leaving:
-            raise LoaderClosedError(
-                "the loader was closed in the middle of an epoch; make a new Loader"
-            )
-
-
-# Held while a process starts: threads that fork side by side are refused by libraries that
-# watch over forks, such as filelock.
-_starting = threading.Lock()
-
-
-def _after_fork() -> None:
-    global _starting
-    _starting = threading.Lock()  # the copy is held by whoever forked
-
-
-os.register_at_fork(after_in_child=_after_fork)
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Let no signal in between, and let a fork be a fork.
-
-    A worker starts with Ctrl-C and SIGTERM blocked, and opens itself to them once it has
-    set its own handlers.
-    """
-    blocked = {signal.SIGINT, signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
-    try:
-        with warnings.catch_warnings():
-            # From 3.12 on, a fork beside any other thread warns, numpy's own included.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _servers_socket() -> str | None:
-    """Where the fork server listens; it stays if this process is killed."""
-    from multiprocessing import forkserver
-
-    forkserver.ensure_running()
-    address = getattr(forkserver._forkserver, "_forkserver_address", None)  # noqa: SLF001
-    return address if isinstance(address, str) else None
+            raise LoaderClosedError
 
 
 def _exit_descriptor(process: BaseProcess) -> int:

@@ -363,7 +363,7 @@ class Loader:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise LoaderClosedError("this loader was closed; make a new Loader")
+            raise LoaderClosedError
 
     def _run(self) -> Generator[Handed, None, None]:
         self._check_open()
@@ -385,13 +385,13 @@ class Loader:
                 "an epoch of this loader is under way, and its dataset has hooks, which "
                 "belong to one epoch at a time; finish the other iterator or close() it"
             )
+        if not self._begun:
+            self._latest = None
+            _call(dataset, "on_epoch_begin")
         start = self._next
         self._next = self._beginning_of(start.epoch + 1)
-        self._latest = None
+        self._latest, self._begun = None, False
         self._counts.epochs += 1
-        begun, self._begun = self._begun, False
-        if not begun:
-            _call(dataset, "on_epoch_begin")
         plan = EpochPlan(
             length_of(dataset),
             shuffle=options.shuffle,

@@ -201,9 +201,7 @@ class Epoch:
         deadline = self._deadline()
         while True:
             if self._pool.closed:
-                raise LoaderClosedError(
-                    "the loader was closed in the middle of an epoch; make a new Loader"
-                )
+                raise LoaderClosedError
             completion = self._delivery.pop()
             if completion is not None or self._delivery.idle:
                 return completion

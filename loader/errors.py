@@ -47,6 +47,9 @@ class LoaderError(Exception):
 class LoaderClosedError(LoaderError, RuntimeError):
     """The loader was closed, and was asked for batches."""
 
+    def __str__(self) -> str:
+        return "the loader was closed; make a new Loader"
+
 
 class LoaderBusyError(LoaderError, RuntimeError):
     """A second epoch was begun while hooks of the dataset belong to the first."""

@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING, Any
 
-from .crew import Crew, undisturbed
+from .crew import Crew
 from .dispatch import Dispatch
 from .errors import LoaderBusyError, LoaderClosedError
 from .pool import GivenUp, Pool
 from .snapshot import Versions
+from .starting import undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -134,7 +135,7 @@ class ProcessPool(Pool):
         with self._in_one_piece():
             while heard and not completions:
                 if self.closed:
-                    raise LoaderClosedError("the loader was closed; make a new Loader")
+                    raise LoaderClosedError
                 heard, completions = dispatch.turn(deadline)
         return completions
 

@@ -196,7 +196,7 @@ class ThreadPool(Pool):
             seat.given_up = True
         self._release()
         # For a consumer that waits in another thread.
-        closed = LoaderClosedError("the loader was closed; make a new Loader")
+        closed = LoaderClosedError()
         self._shared.answers.put(Completion(_NO_TICKET, error=closed))
         deadline = time.monotonic() + _GRACE
         for seat in seats.values():

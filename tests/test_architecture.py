@@ -46,6 +46,7 @@ ORDER = [
     "thread_pool",
     "postmortem",
     "quiet",
+    "starting",
     "frames",
     "pipes",
     "crew",

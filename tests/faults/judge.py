@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from tests.belongings import describe
+from tests.datasets import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,11 +151,15 @@ def marked(mark: str) -> list[int]:
 
 def end_all(mark: str) -> None:
     """Kill whatever is left, until nothing is."""
-    while pids := marked(mark):
+
+    def none_is_left() -> bool:
+        pids = marked(mark)
         for pid in pids:
             with suppress(psutil.Error):
                 psutil.Process(pid).kill()
-        time.sleep(0.01)
+        return not pids
+
+    wait_until(none_is_left, "what a row left is killed")
 
 
 def stacks(mark: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -145,12 +146,14 @@ def in_child(act: Callable[[], int]) -> int:
             code = act()
         finally:
             os._exit(code)
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.002)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    raise TimeoutError("the child hangs")
+    end = os.pidfd_open(pid)
+    try:
+        hangs = not select.select([end], [], [], PATIENCE)[0]
+        if hangs:
+            os.kill(pid, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    finally:
+        os.close(end)
+    if hangs:
+        raise TimeoutError("the child hangs")
+    return code

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-import time
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -207,12 +207,21 @@ def closed_by_a_handler(scene: Scene) -> None:
 def closed_by_a_thread(scene: Scene) -> None:
     def close() -> None:
         scene.gate.await_arrival("stuck")
-        time.sleep(0.2)  # by then the blocks before it are taken
+        assert taken.wait(PATIENCE)
         scene.strike()
         loader.close()
         scene.gate.let_all()
 
+    def telling(batches: Iterator[Any]) -> Iterator[Any]:
+        for _ in range(7):
+            yield next(batches)
+        taken.set()
+        yield from batches
+
+    taken = threading.Event()
     with scene.loader(Stuck(scene)) as loader, ThreadPoolExecutor(1) as other:
         closing = other.submit(close)
-        scene.expect_error(loader, LoaderClosedError, "make a new Loader")
+        scene.expect_error(
+            telling(iter(loader)), LoaderClosedError, "make a new Loader"
+        )
         closing.result(timeout=PATIENCE)

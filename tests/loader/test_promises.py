@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import pytest
@@ -455,6 +455,31 @@ def test_a_dataset_that_cannot_be_pickled_is_refused_by_the_name_of_the_attribut
     for _ in range(2):
         with pytest.raises(DatasetEncodingError, match=r"dataset\.lock is of type"):
             list(loader)
+
+
+@quick
+def test_an_epoch_whose_hook_raised_is_the_next_one_still(
+    open_loader: OpenLoader,
+) -> None:
+    class Once(datasets.Numbers):
+        seen: ClassVar[list[int]] = []
+
+        def on_epoch_begin(self) -> None:
+            self.seen.append(loader.epoch)
+            if len(self.seen) == 2:
+                raise ValueError("not today")
+
+    loader = open_loader(Once(6), shuffle=True, seed=3)
+    first = list(loader)
+    with pytest.raises(ValueError, match="not today"):
+        list(loader)
+    state = loader.state_dict()
+    second = list(loader)
+    assert Once.seen == [0, 1, 1]
+    with Loader(datasets.Numbers(6), workers=0, shuffle=True, seed=3) as inline:
+        assert [first, second] == [list(inline), list(inline)]
+        inline.load_state_dict(state)
+        assert list(inline) == second
 
 
 @quick
@@ -989,7 +1014,7 @@ def test_closing_in_mid_epoch_ends_the_iterator_with_an_error(
     iterator = iter(loader)
     assert next(iterator) == 0
     loader.close()
-    with pytest.raises(LoaderClosedError, match="in the middle of an epoch"):
+    with pytest.raises(LoaderClosedError, match="make a new Loader"):
         next(iterator)
     with pytest.raises(StopIteration):
         next(iterator)
