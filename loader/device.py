@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import operator
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from .checks import integer
 from .leaves import rebuilt
 
 if TYPE_CHECKING:
@@ -61,18 +61,8 @@ def checked_prefetch(prefetch: Any) -> int:
     Raises:
         TypeError, ValueError: It is none.
     """
-    try:
-        number = operator.index(prefetch)
-    except TypeError:
-        number = None
-    if number is None or isinstance(prefetch, bool):
-        raise TypeError(f"prefetch must be an integer, got {prefetch!r}")
-    if number < 0:
-        raise ValueError(
-            f"prefetch must be 0 or more, got {prefetch!r}; it is the number of batches "
-            "on their way to the device beside the one that is handed over"
-        )
-    return number
+    why = "it is the number of batches on their way beside the one that is handed over"
+    return integer("prefetch", prefetch, 0, None, why)
 
 
 def moved(leaf: Any, device: Any, *, non_blocking: bool = False) -> Any:

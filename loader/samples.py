@@ -6,12 +6,12 @@ torch, anything with ``__getitem__`` and ``__len__``.
 
 from __future__ import annotations
 
-import operator
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from .checks import integer
 from .collate import collate
 from .dataset import PyDataset
 from .plan import Permutation
@@ -89,7 +89,13 @@ def from_samples(
     )
     if collate_fn is not None and not callable(collate_fn):
         raise TypeError(f"collate_fn must be callable, got {collate_fn!r}")
-    size = 1 if batch_sampler is not None else _checked_size(batch_size)
+    size = (
+        1
+        if batch_sampler is not None
+        else integer(
+            "batch_size", batch_size, 1, None, "it is the number of samples in a batch"
+        )
+    )
     settings = {
         "workers": workers,
         "use_multiprocessing": use_multiprocessing,
@@ -115,19 +121,6 @@ def _exclude(**options: Any) -> None:
                 f"{first} and {name} exclude each other, got {value!r} and {other!r}; "
                 "give one of them"
             )
-
-
-def _checked_size(batch_size: Any) -> int:
-    try:
-        size = operator.index(batch_size)
-    except TypeError:
-        raise TypeError(
-            f"batch_size must be an integer, got {batch_size!r}; it is the number of "
-            "samples in a batch"
-        ) from None
-    if size < 1 or isinstance(batch_size, bool):
-        raise ValueError(f"batch_size must be 1 or more, got {batch_size!r}")
-    return size
 
 
 class _Order:

@@ -389,7 +389,7 @@ def test_tensors_that_are_not_plain_are_left_to_torch() -> None:
     ("arguments", "error", "words"),
     [
         ({"batch_size": 0}, ValueError, "batch_size must be 1 or more, got 0"),
-        ({"batch_size": True}, ValueError, "got True"),
+        ({"batch_size": True}, TypeError, "got True"),
         ({"batch_size": 1.5}, TypeError, "batch_size must be an integer, got 1.5"),
         ({}, TypeError, "got None"),
         ({"batch_size": 1, "collate_fn": 3}, TypeError, "callable, got 3"),
