@@ -164,7 +164,13 @@ def test_workers_that_were_all_frozen_while_they_were_idle_are_replaced(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with replacing(datasets.Blocks(20)) as loader:
-        expect_blocks(loader, 20)
+
+        def both_are_ready() -> bool:
+            expect_blocks(loader, 20)
+            pool: Any = loader._pool
+            return not pool._dispatch._unready
+
+        wait_until(both_are_ready, "both workers are ready")
         frozen = [psutil.Process(pid) for pid in pids(loader)]
         for process in frozen:
             process.suspend()

@@ -51,9 +51,11 @@ class Hungry(datasets.Numbers):
     index = 3
 
     def __getitem__(self, index: int) -> Any:
-        blocks = range(100 if index == self.index else 0)
-        held = [bytearray(b"x") * 10_000_000 for _ in blocks]
-        del held
+        if index == self.index:
+            # It is this process that the kernel is to choose, not the one that judges.
+            Path("/proc/self/oom_score_adj").write_text("1000")
+            held = [bytearray(b"x") * 10_000_000 for _ in range(100)]
+            del held
         return index
 
 
