@@ -8,8 +8,8 @@
             parent
 
 The task pipe is the queue: an idle worker reads the next record, and nothing is assigned
-ahead. The parent can read it too, to take unstarted tasks back. Nothing here ever waits.
-Single-threaded, but for :func:`_after_fork`.
+ahead. The parent reads it too, to take unstarted tasks back. Only the writing of a result
+ever waits; who wants to read watches first. Single-threaded, but for :func:`_after_fork`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Pipes:
     """Both pipes, with the parent's ends of them and the workers'.
 
     Attributes:
-        tasks: Where workers read tasks.
+        tasks: Where workers read tasks, and the parent takes them back.
         results: Where workers write results.
         answers: Where the parent reads results; it becomes readable when there are any.
         foreign: Whether this is a forked copy of the parent.
@@ -53,10 +53,8 @@ class Pipes:
             self.answers, self.results = os.pipe()
             own.callback(os.close, self.answers)
             theirs.callback(os.close, self.results)
-            self._tasks_back = _own_read_end(self.tasks)
-            own.callback(os.close, self._tasks_back)
-            os.set_blocking(self._tasks_in, False)
-            os.set_blocking(self.answers, False)
+            for end in (self.tasks, self._tasks_in, self.answers):
+                os.set_blocking(end, False)
             self._own, self._theirs = own.pop_all(), theirs.pop_all()
         _everyones.add(self)
 
@@ -78,7 +76,7 @@ class Pipes:
         self._backlog.clear()
         with suppress(BlockingIOError):
             while True:
-                records += os.read(self._tasks_back, _READ_BYTES)
+                records += os.read(self.tasks, _READ_BYTES)
         return [
             Task.unpack(records[at : at + RECORD_BYTES])
             for at in range(0, len(records), RECORD_BYTES)
@@ -129,17 +127,3 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def _own_read_end(pipe: int) -> int:
-    """Another read end of a pipe, which alone never blocks.
-
-    Blocking is a property of the open file, which duplicates share; this one is opened
-    anew.
-    """
-    for folder in ("/proc/self/fd", "/dev/fd"):
-        with suppress(FileNotFoundError):
-            return os.open(
-                f"{folder}/{pipe}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-            )
-    raise OSError("worker processes need /proc or /dev/fd; load in threads")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -143,6 +144,12 @@ def siblings(room: Path) -> set[str]:
 def test_every_room_has_its_place_in_the_order(folder: Path, order: list[str]) -> None:
     assert sorted(order) == sorted(path.stem for path in rooms(folder))
     assert len(order) == len(set(order))
+
+
+def test_the_map_of_the_engine_shows_every_room_in_its_place() -> None:
+    page = (LOADER / "README.md").read_text()
+    shown = re.findall(r"^\| `(\w+)\.py` \|", page, re.MULTILINE)
+    assert shown == [name for name in ORDER if name != "__init__"]
 
 
 @pytest.mark.parametrize("name", ORDER)

@@ -26,7 +26,7 @@ DELIVERED, FAULTS, KEPT, NAMES, SHARED = (
 _SIZES: dict[str, tuple[int, ...]] = {
     "small": (32, 8), "mid": (64, 3, 64, 64), "kept": (2000,),
 }  # fmt: skip
-_WARM = 1500  # batches, three epochs
+_WARM, _COUNTED = 10_000, 1000  # batches, twenty epochs and two
 
 
 class _Rows(Workload):
@@ -73,11 +73,11 @@ def faults(size: str, who: str, _: int) -> str:
             float(batch[0].sum())
             del batch
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for batch in islice(batches, 600):
+        for batch in islice(batches, _COUNTED):
             float(batch[0].sum())
             del batch
         after = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    return str((after - before) / 600)
+    return str((after - before) / _COUNTED)
 
 
 def shared(_: str, who: str, workers: int) -> str:

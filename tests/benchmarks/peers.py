@@ -190,7 +190,8 @@ def _grain(dataset: Workload, terms: Terms, *, readers: bool) -> Iterator[Epoch]
     Args:
         dataset: What is built.
         terms: Workers and batches ahead.
-        readers: Whether each process has reader threads, as by default.
+        readers: Whether each process has reader threads, as by default; they build as many
+            batches ahead as everyone else, and not 500.
     """
     import grain
     from absl import flags
@@ -200,9 +201,11 @@ def _grain(dataset: Workload, terms: Terms, *, readers: bool) -> Iterator[Epoch]
         num_workers=terms.workers,
         per_worker_buffer_size=max(1, terms.ahead // terms.workers),
     )
-    reading = () if readers else (grain.ReadOptions(0, 0),)
+    reading = grain.ReadOptions(0, 0)
+    if readers:
+        reading = grain.ReadOptions(min(16, terms.ahead), terms.ahead)
     source: Any = grain.MapDataset.source(dataset)
-    batches = iter(source.repeat().to_iter_dataset(*reading).mp_prefetch(options))
+    batches = iter(source.repeat().to_iter_dataset(reading).mp_prefetch(options))
 
     def epoch() -> Iterator[Any]:
         for batch in islice(batches, len(dataset)):

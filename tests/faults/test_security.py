@@ -57,7 +57,7 @@ def shared(loader: Loader) -> set[str]:
     pool: Any = loader._pool
     crew = pool._dispatch.crew
     ours = [
-        crew.pipes._tasks_in, crew.pipes.tasks, crew.pipes._tasks_back,
+        crew.pipes._tasks_in, crew.pipes.tasks,
         crew.pipes.results, crew.pipes.answers, crew._parent, crew.slots.arena.fd,
         *(member.trace for member in crew._members.values()),
         *(member.exit for member in crew._members.values()),
