@@ -388,10 +388,8 @@ class Loader:
         if not self._begun:
             self._latest = None
             _call(dataset, "on_epoch_begin")
+            self._begun = True
         start = self._next
-        self._next = self._beginning_of(start.epoch + 1)
-        self._latest, self._begun = None, False
-        self._counts.epochs += 1
         plan = EpochPlan(
             length_of(dataset),
             shuffle=options.shuffle,
@@ -399,13 +397,15 @@ class Loader:
             epoch=start.epoch,
         )
         if start.position and plan.length != start.length:
-            self._next = start
             raise ValueError(
                 f"the state that was loaded is of an epoch of {start.length} batches, "
                 f"got a dataset of {plan.length}; load it with the dataset that it is of"
             )
         epoch = Epoch(start, plan, self._pool, self._tickets, options, self._counts)
-        self._latest = epoch
+        following = self._beginning_of(start.epoch + 1)
+        # In one step, so that no interrupt falls in between and loses the epoch.
+        self._next, self._latest, self._begun = following, epoch, False
+        self._counts.epochs += 1
         if plan.length != 0:
             self._pool.begin_epoch(alone=alone)
             self._epochs.append(epoch)

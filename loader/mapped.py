@@ -1,7 +1,8 @@
 """Mapped memory: a stretch of a file, for as long as any array lies over it.
 
-Mappings are made with the C library's ``mmap``, because Python's own keeps a duplicate of
-the descriptor for each.
+The stretch is put in the place of memory that Python's own ``mmap`` owns. That one unmaps
+it in the end, and from its first moment there is nothing that an interrupt could lose. By
+itself Python's ``mmap`` would keep a duplicate of the descriptor for each mapping.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import os
 import weakref
 from typing import Any, Protocol
 
+import numpy as np
+
 __all__ = ["Mapped", "PageLock", "punch_hole"]
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -20,7 +23,6 @@ _libc.mmap.argtypes = [
     ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int,
     ctypes.c_long,
 ]  # fmt: skip
-_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _FIXED = 0x10  # MAP_FIXED: replace what is mapped there, in one step
 _PUNCH = 0x01 | 0x02  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
 if hasattr(_libc, "fallocate"):
@@ -55,12 +57,11 @@ class Mapped:
     __slots__ = ("__array_interface__", "__weakref__", "_pages")
 
     def __init__(self, fd: int, offset: int, size: int, *, private: bool) -> None:
+        self._pages = _Pages(size)
         sharing = mmap.MAP_PRIVATE if private else mmap.MAP_SHARED
-        address = _mmap(None, size, sharing, fd, offset)
-        self._pages = _Pages(address, size)
-        weakref.finalize(self, self._pages.give_back).atexit = False
+        self._pages.become(sharing, fd, offset)
         self.__array_interface__ = {
-            "data": (address, False),
+            "data": (self._pages.address, False),
             "shape": (size,),
             "typestr": "|u1",
             "version": 3,
@@ -71,6 +72,9 @@ class Mapped:
 
         No device may be reading there.
         """
+        if not self._pages.watched:
+            self._pages.watched = True
+            weakref.finalize(self, self._pages.unlock).atexit = False
         self._pages.lock(page_lock, size)
 
     def part(self, fd: int, offset: int) -> None:
@@ -79,21 +83,36 @@ class Mapped:
         Raises:
             MemoryError: It cannot be mapped.
         """
-        private = mmap.MAP_PRIVATE | _FIXED
-        _mmap(self._pages.address, self._pages.size, private, fd, offset)
+        self._pages.become(mmap.MAP_PRIVATE, fd, offset)
 
 
 class _Pages:
-    """What must be given back when a mapping ends, however it ends."""
+    """Addresses that are unmapped when this is gone, and what lies there."""
 
-    __slots__ = ("_locked", "_locked_in", "_unlock", "address", "size")
+    __slots__ = (
+        "_locked", "_locked_in", "_owner", "_unlock", "address", "size", "watched",
+    )  # fmt: skip
 
-    def __init__(self, address: int, size: int) -> None:
-        self.address = address
+    def __init__(self, size: int) -> None:
+        try:
+            self._owner = mmap.mmap(-1, size, mmap.MAP_PRIVATE, mmap.PROT_READ)
+        except OSError as error:
+            raise _refusal(size, error.errno) from error
+        data = np.frombuffer(self._owner, np.uint8).__array_interface__["data"]
+        self.address: int = data[0]
         self.size = size
+        self.watched = False  # whether someone unlocks them in the end
         self._locked = 0
         self._locked_in = 0  # the process; its forked copies have no lock
         self._unlock: Any = None
+
+    def become(self, sharing: int, fd: int, offset: int) -> None:
+        """Map a stretch of a file there, in one step."""
+        protection = mmap.PROT_READ | mmap.PROT_WRITE
+        flags = sharing | _FIXED
+        at = _libc.mmap(self.address, self.size, protection, flags, fd, offset)
+        if at != self.address:
+            raise _refusal(self.size, ctypes.get_errno())
 
     def lock(self, page_lock: PageLock, size: int) -> None:
         if size <= self._locked:
@@ -108,21 +127,12 @@ class _Pages:
             self._unlock(self.address, self._locked)
         self._locked = 0
 
-    def give_back(self) -> None:
-        self.unlock()
-        _libc.munmap(self.address, self.size)
 
-
-def _mmap(at: int | None, size: int, flags: int, fd: int, offset: int) -> int:
-    protection = mmap.PROT_READ | mmap.PROT_WRITE
-    address: int | None = _libc.mmap(at, size, protection, flags, fd, offset)
-    if address is None or address == ctypes.c_void_p(-1).value:
-        code = ctypes.get_errno()
-        raise MemoryError(
-            f"cannot map {size} bytes of shared memory: {os.strerror(code)}; each batch "
-            "that is kept is a mapping: keep fewer, or copies of them"
-        )
-    return address
+def _refusal(size: int, code: int | None) -> MemoryError:
+    return MemoryError(
+        f"cannot map {size} bytes of shared memory: {os.strerror(code or 0)}; each batch "
+        "that is kept is a mapping: keep fewer, or copies of them"
+    )
 
 
 def punch_hole(fd: int, offset: int, size: int) -> None:

@@ -69,14 +69,12 @@ def faults(size: str, who: str, _: int) -> str:
     """Page faults of this process for each batch, after some to warm up."""
     with CONTESTANTS[who](Arrays(500, *_SIZES[size]), Terms()) as epoch:
         batches = chain.from_iterable(epoch() for _ in repeat(None))
-        for batch in islice(batches, _WARM):
-            float(batch[0].sum())
-            del batch
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for batch in islice(batches, _COUNTED):
-            float(batch[0].sum())
-            del batch
-        after = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for number in (_WARM, _COUNTED, _COUNTED):  # what counts them is warm, too
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            for batch in islice(batches, number):
+                float(batch[0].sum())
+                del batch
+            after = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     return str((after - before) / _COUNTED)
 
 

@@ -239,7 +239,10 @@ class _Numbers(PyDataset):
 
 
 def _growth(rounds: int) -> Iterator[Result]:
-    """A thousand batches of longer and longer epochs, and beside more and more workers."""
+    """A thousand batches of longer and longer epochs, and beside more and more workers.
+
+    Two batches are on their way at a time, so that workers beyond two are idle.
+    """
     for who, options in _POOLS.items():
         opened = {
             f"{who}, epochs of 10^{power}": Loader(
@@ -250,10 +253,10 @@ def _growth(rounds: int) -> Iterator[Result]:
         yield from _slices("growth with the epoch, shuffled", opened, rounds)
     for who, options in _POOLS.items():
         opened = {
-            f"{who}, {workers} workers": Loader(
-                _Numbers(1000), max_queue_size=2, **{**options, "workers": workers}
+            f"{who}, {idle} idle": Loader(
+                _Numbers(1000), max_queue_size=2, **{**options, "workers": 2 + idle}
             )
-            for workers in (1, 2, 8, 32)
+            for idle in (0, 1, 8, 32)
         }
         yield from _slices("growth with idle workers", opened, rounds)
 
@@ -261,7 +264,7 @@ def _growth(rounds: int) -> Iterator[Result]:
 def _slices(row: str, opened: dict[str, Loader], rounds: int) -> Iterator[Result]:
     times: dict[str, list[float]] = {name: [] for name in opened}
     try:
-        for number in range(2 * rounds + 1):
+        for number in range(8 * rounds + 1):
             for name, loader in opened.items():
                 start = time.perf_counter()
                 taken = sum(1 for _ in islice(loader, 1000))

@@ -7,6 +7,8 @@ from .result import Target
 __all__ = ["TARGETS"]
 
 _PROCESSES, _THREADS = "feedline processes", "feedline threads"
+_GROWTH, _IDLE = "growth with the epoch, shuffled", "growth with idle workers"
+_FLAT = 0.91  # what the least takes of what the most takes: 10 % more
 
 TARGETS = [
     Target("small", _PROCESSES, 30, "torch tensors"),
@@ -52,4 +54,12 @@ TARGETS = [
     Target("memory that 4 workers add to a dataset of 2 GB", _PROCESSES, 5),
     Target("10,000 batches kept, 256 descriptors", _PROCESSES, 256),
     Target("import", "feedline alone", 60),
+    *(
+        target
+        for who in (_THREADS, _PROCESSES)
+        for target in (
+            Target(_GROWTH, f"{who}, epochs of 10^7", _FLAT, f"{who}, epochs of 10^3"),
+            Target(_IDLE, f"{who}, 32 idle", _FLAT, f"{who}, 1 idle"),
+        )
+    ),
 ]  # fmt: skip
