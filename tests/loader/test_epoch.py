@@ -227,7 +227,7 @@ def test_a_ctrl_c_in_one_of_two_epochs_leaves_the_other_exact(
 
 
 @pytest.mark.parametrize(
-    ("kind", "stride"), [("inline", 1), ("thread", 1), ("fork", 17)]
+    ("kind", "stride"), [("inline", 1), ("thread", 1), ("fork", 47)]
 )
 def test_a_ctrl_c_at_any_line_of_an_epochs_beginning_does_not_lose_the_epoch(
     kind: str, stride: int
