@@ -380,13 +380,13 @@ class Loader:
         alone = not self._epochs
         if alone:
             self._pool.settle(options.timeout)
+            self._latest = None
         elif has_hooks(dataset):
             raise LoaderBusyError(
                 "an epoch of this loader is under way, and its dataset has hooks, which "
                 "belong to one epoch at a time; finish the other iterator or close() it"
             )
         if not self._begun:
-            self._latest = None
             _call(dataset, "on_epoch_begin")
             self._begun = True
         start = self._next
@@ -402,12 +402,13 @@ class Loader:
                 f"got a dataset of {plan.length}; load it with the dataset that it is of"
             )
         epoch = Epoch(start, plan, self._pool, self._tickets, options, self._counts)
+        if plan.length != 0:
+            self._pool.begin_epoch(alone=alone)
         following = self._beginning_of(start.epoch + 1)
         # In one step, so that no interrupt falls in between and loses the epoch.
         self._next, self._latest, self._begun = following, epoch, False
         self._counts.epochs += 1
         if plan.length != 0:
-            self._pool.begin_epoch(alone=alone)
             self._epochs.append(epoch)
             if not (yield from epoch.batches(self._epochs)):
                 return

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import weakref
 from typing import Any, Protocol
 
 import numpy as np
@@ -72,9 +71,6 @@ class Mapped:
 
         No device may be reading there.
         """
-        if not self._pages.watched:
-            self._pages.watched = True
-            weakref.finalize(self, self._pages.unlock).atexit = False
         self._pages.lock(page_lock, size)
 
     def part(self, fd: int, offset: int) -> None:
@@ -89,9 +85,9 @@ class Mapped:
 class _Pages:
     """Addresses that are unmapped when this is gone, and what lies there."""
 
-    __slots__ = (
-        "_locked", "_locked_in", "_owner", "_unlock", "address", "size", "watched",
-    )  # fmt: skip
+    _locked = 0  # bytes
+    _locked_in = 0  # the process; its forked copies have no lock
+    _unlock: Any = None
 
     def __init__(self, size: int) -> None:
         try:
@@ -101,10 +97,6 @@ class _Pages:
         data = np.frombuffer(self._owner, np.uint8).__array_interface__["data"]
         self.address: int = data[0]
         self.size = size
-        self.watched = False  # whether someone unlocks them in the end
-        self._locked = 0
-        self._locked_in = 0  # the process; its forked copies have no lock
-        self._unlock: Any = None
 
     def become(self, sharing: int, fd: int, offset: int) -> None:
         """Map a stretch of a file there, in one step."""
@@ -126,6 +118,9 @@ class _Pages:
         if self._locked and self._locked_in == os.getpid():
             self._unlock(self.address, self._locked)
         self._locked = 0
+
+    def __del__(self) -> None:
+        self.unlock()
 
 
 def _refusal(size: int, code: int | None) -> MemoryError:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections import deque
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["Pipes"]
 
 _READ_BYTES = 65536  # what a pipe holds, at the most, by default
-_AT_ONCE = 4096 // RECORD_BYTES  # records that one write may carry and stay atomic
 
 
 class Pipes:
@@ -43,7 +43,7 @@ class Pipes:
 
     def __init__(self) -> None:
         self.foreign = False
-        self._backlog: list[bytes] = []  # what the task pipe had no room for
+        self._backlog: deque[bytes] = deque()  # what the task pipe had no room for
         # The parent's own ends are apart: workers leave when they are gone. A forked copy
         # of the parent, which would keep them open, lets go of them.
         with ExitStack() as own, ExitStack() as theirs:
@@ -63,20 +63,20 @@ class Pipes:
         self.check_here()
         self._backlog += (task.pack() for task in tasks)
         while self._backlog:
-            records = self._backlog[:_AT_ONCE]
             try:
-                os.write(self._tasks_in, b"".join(records))
+                # One by one: each write wakes one worker, if one is idle.
+                os.write(self._tasks_in, self._backlog[0])
             except BlockingIOError:
                 return
-            del self._backlog[: len(records)]
+            self._backlog.popleft()
 
     def take_back(self) -> list[Task]:
         """Take all tasks that no worker has taken."""
         records = b"".join(self._backlog)
         self._backlog.clear()
         with suppress(BlockingIOError):
-            while True:
-                records += os.read(self.tasks, _READ_BYTES)
+            while more := os.read(self.tasks, _READ_BYTES):
+                records += more
         return [
             Task.unpack(records[at : at + RECORD_BYTES])
             for at in range(0, len(records), RECORD_BYTES)

@@ -59,40 +59,18 @@ def start(process: BaseProcess, worker: int, *, forked: bool) -> None:
 def undisturbed() -> Iterator[None]:
     """Let no signal in between, and let a fork be a fork.
 
-    Ctrl-C and SIGTERM are blocked here and in what starts here: a worker opens itself to
-    them once it has set its own handlers. Here another thread may receive them, those of
-    numpy's own among them, and Python would handle them in this one all the same; that is
-    put off to the end.
+    A worker starts with Ctrl-C and SIGTERM blocked, and opens itself to them once it has
+    set its own handlers.
     """
-    signals = {signal.SIGINT, signal.SIGTERM}
-    with _put_off(signals):
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-        try:
-            with warnings.catch_warnings():
-                # From 3.12 on, a fork beside any other thread warns.
-                warnings.simplefilter("ignore", DeprecationWarning)
-                yield
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _put_off(signals: set[signal.Signals]) -> Iterator[None]:
-    """Have Python's handlers of some signals wait for the end."""
-    came: list[int] = []
-    # They run in the main thread and nowhere else.
-    here = threading.current_thread() is threading.main_thread()
-    handlers = {number: signal.getsignal(number) for number in signals if here}
-    handlers = {number: run for number, run in handlers.items() if callable(run)}
+    blocked = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     try:
-        for number in handlers:
-            signal.signal(number, lambda number, _: came.append(number))
-        yield
+        with warnings.catch_warnings():
+            # From 3.12 on, a fork beside any other thread warns, numpy's own included.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
     finally:
-        for number, run in handlers.items():
-            signal.signal(number, run)
-        for late in set(came):
-            signal.raise_signal(late)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def servers_socket() -> str | None:

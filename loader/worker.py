@@ -184,16 +184,16 @@ def _serve(setup: Setup, arena: Arena, dataset: Any) -> None:
 def _queue_up(tasks: int) -> Any:
     """Stand in line for tasks.
 
-    Of idle workers the kernel wakes the one that has been in the line for longest, each
-    time: its caches are warm, and the others sleep on.
+    Of idle workers the kernel wakes the one that has been in the line for longest, for
+    each task that is written: its caches are warm, and the others sleep on.
     """
-    if not hasattr(select, "epoll"):
-        everyone = select.poll()
-        everyone.register(tasks, select.POLLIN)
-        return everyone
-    line = select.epoll()
-    line.register(tasks, select.EPOLLIN | select.EPOLLEXCLUSIVE)
-    return line
+    with suppress(AttributeError, OSError):  # not Linux, or not all of it
+        line = select.epoll()
+        line.register(tasks, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+        return line
+    crowd = select.poll()  # all of whom are woken
+    crowd.register(tasks, select.POLLIN)
+    return crowd
 
 
 def _next_record(tasks: int, line: Any) -> bytes:

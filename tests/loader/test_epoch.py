@@ -7,10 +7,9 @@ import linecache
 import os
 import signal
 import sys
-import threading
 from contextlib import suppress
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -131,16 +130,12 @@ class Interrupter:
     """Brings a Ctrl-C at the n-th line of the engine that is run under it.
 
     But for the line that returns a batch: where no call is made, the interpreter handles
-    no signal between the line before and the return.
-
-    Another thread receives it, as one of numpy's own might: what this one blocks does not
-    help then.
+    no signal between the line before and the return. And but for ``__del__``, in which
+    Python ignores every exception.
     """
 
     def __init__(self, line: int) -> None:
         self.left = line
-        self._over = threading.Event()
-        self._bystander = threading.Thread(target=self._over.wait)
         self._process = os.getpid()
 
     def next(self, batches: Iterator[Any]) -> Any:
@@ -150,32 +145,18 @@ class Interrupter:
         finally:
             sys.settrace(None)
 
-    def __enter__(self) -> Self:
-        self._bystander.start()
-        self._heard, told = os.pipe()
-        os.set_blocking(told, False)
-        self._told = signal.set_wakeup_fd(told), told
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        before, told = self._told
-        signal.set_wakeup_fd(before)
-        os.close(told)
-        os.close(self._heard)
-        self._over.set()
-        self._bystander.join()
-
     def _enter(self, frame: FrameType, event: str, argument: object) -> Any:
-        return self._step if frame.f_code.co_filename.startswith(ENGINE) else None
+        code = frame.f_code
+        if not code.co_filename.startswith(ENGINE) or code.co_name == "__del__":
+            return None
+        return self._step
 
     def _step(self, frame: FrameType, event: str, argument: object) -> Any:
         line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
         if event == "line" and "return batch\n" not in line:
             self.left -= 1
             if not self.left and os.getpid() == self._process:
-                assert self._bystander.ident is not None
-                signal.pthread_kill(self._bystander.ident, signal.SIGINT)
-                os.read(self._heard, 1)
+                signal.raise_signal(signal.SIGINT)
         return self._step
 
 
@@ -189,10 +170,10 @@ def test_a_ctrl_c_at_any_line_loses_no_batch_and_doubles_none(
         with Loader(range(6), max_queue_size=3, **KINDS[kind]) as loader:
             batches = iter(loader)
             received = [next(batches)]
+            interrupter = Interrupter(line)
             try:
-                with Interrupter(line) as interrupter:
-                    while len(received) < 6:
-                        received.append(interrupter.next(batches))
+                while len(received) < 6:
+                    received.append(interrupter.next(batches))
             except KeyboardInterrupt:
                 batches.close()
                 loader.load_state_dict(loader.state_dict())
@@ -214,10 +195,10 @@ def test_a_ctrl_c_in_one_of_two_epochs_leaves_the_other_exact(
             one, other = iter(loader), iter(loader)
             next(one)
             received = [next(other), next(other)]
+            interrupter = Interrupter(line)
             try:
-                with Interrupter(line) as interrupter:
-                    for _ in range(5):
-                        interrupter.next(one)
+                for _ in range(5):
+                    interrupter.next(one)
             except KeyboardInterrupt:
                 assert [*received, *other] == list(range(6)), f"line {line}"
             else:
@@ -235,9 +216,9 @@ def test_a_ctrl_c_at_any_line_of_an_epochs_beginning_does_not_lose_the_epoch(
     for line in range(1, 10_000, stride):
         with Loader(range(6), max_queue_size=3, **KINDS[kind]) as loader:
             batches = iter(loader)
+            interrupter = Interrupter(line)
             try:
-                with Interrupter(line) as interrupter:
-                    interrupter.next(batches)
+                interrupter.next(batches)
             except KeyboardInterrupt:
                 batches.close()
                 assert loader.epoch == 0, f"line {line}"

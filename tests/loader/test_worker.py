@@ -1,16 +1,24 @@
-"""What a worker does between two batches: it stands in line for a task."""
+"""What workers do between two batches: they stand in line for a task."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import psutil
+import pytest
 
+from feedline import Loader
 from feedline.records import RECORD_BYTES
 from feedline.worker import _next_record, _queue_up
-from tests.datasets import wait_until
+from tests.datasets import Gate, Numbers, wait_until
+
+from .test_promises import KINDS, PROCESSES
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _WORKERS = 3
 
@@ -57,3 +65,33 @@ def test_of_idle_workers_the_same_one_is_woken_each_time() -> None:
             worker.join(10)
             assert worker.exitcode == 0
             worker.close()
+
+
+class _Together(Numbers):
+    """From the second epoch on, its first batches are built at once or not at all."""
+
+    def __init__(self, folder: Path, together: int) -> None:
+        super().__init__(3 * together)
+        self.gate = Gate(folder)
+        self.together = together
+        self.epoch = -1
+
+    def on_epoch_begin(self) -> None:
+        self.epoch += 1
+
+    def __getitem__(self, index: int) -> int:
+        if self.epoch and index < self.together:
+            self.gate.arrive(f"{self.epoch}-{index}")
+            everyone = {f"{self.epoch}-{each}" for each in range(self.together)}
+            wait_until(lambda: self.gate.arrived() >= everyone, "all build")
+        return index
+
+
+@pytest.mark.parametrize("kind", ["thread", *PROCESSES])
+def test_workers_that_were_idle_all_begin_when_there_is_work_for_all(
+    kind: str, tmp_path: Path
+) -> None:
+    options = KINDS[kind] | {"workers": _WORKERS, "max_queue_size": 8 * _WORKERS}
+    with Loader(_Together(tmp_path, _WORKERS), **options) as loader:
+        for _ in range(4):
+            assert list(loader) == list(range(3 * _WORKERS))

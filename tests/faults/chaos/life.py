@@ -226,11 +226,11 @@ class Life:
         state = loader.state_dict()
         if state["epoch"] != self._epoch and isinstance(ending, KeyboardInterrupt):
             return  # it fell before the epoch had begun, which is the next one still
+        # Either of these may have come before the epoch, or the rest of it, had begun.
+        early = isinstance(ending, (KeyboardInterrupt, WorkerStartError))
         go_on = not whole and (
-            ending in ("reopen", "drop unclosed")
-            or isinstance(
-                ending, KeyboardInterrupt
-            )  # perhaps before it was gone on with
+            early
+            or ending in ("reopen", "drop unclosed")
             or self._random.random() < 0.5
         )
         if ending == "reopen":
