@@ -67,7 +67,7 @@ def _condition() -> AbstractContextManager[Any]:
 VARIANTS: dict[str, tuple[str, Patch]] = {
     "processes": ("feedline processes", nullcontext),
     "... in place": ("feedline in place", nullcontext),
-    "... orders sent one by one": ("feedline processes", _one_by_one),
+    "... batches asked for one by one": ("feedline processes", _one_by_one),
     "... new memory for each batch": ("feedline processes", _new_memory),
     "... arrays in the pickle stream": ("feedline processes", _in_the_stream),
     "... reading before waiting": ("feedline processes", _read_first),

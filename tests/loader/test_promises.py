@@ -482,6 +482,22 @@ def test_an_epoch_whose_hook_raised_is_the_next_one_still(
         assert list(inline) == second
 
 
+@over("forkserver", "spawn")
+def test_an_epoch_whose_dataset_cannot_be_sent_is_the_next_one_still(
+    open_loader: OpenLoader,
+) -> None:
+    dataset = datasets.Stateful(6)
+    dataset.lock = threading.Lock()  # type: ignore[attr-defined]
+    loader = open_loader(dataset)
+    for _ in range(2):
+        with pytest.raises(DatasetEncodingError, match="lock"):
+            list(loader)
+    assert (loader.epoch, dataset.begun) == (0, 1)
+    del dataset.lock  # type: ignore[attr-defined]
+    assert len(list(loader)) == 6
+    assert (loader.epoch, dataset.begun, dataset.ended) == (1, 1, 1)
+
+
 @quick
 @pytest.mark.parametrize("hook", ["on_epoch_begin", "on_epoch_end"])
 def test_a_hook_that_raises_ends_its_epoch_and_no_other(

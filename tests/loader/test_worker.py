@@ -95,3 +95,16 @@ def test_workers_that_were_idle_all_begin_when_there_is_work_for_all(
     with Loader(_Together(tmp_path, _WORKERS), **options) as loader:
         for _ in range(4):
             assert list(loader) == list(range(3 * _WORKERS))
+
+
+@pytest.mark.parametrize("trouble", [AttributeError, OSError])
+def test_without_the_kernels_line_workers_wait_in_a_crowd(
+    trouble: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise trouble
+
+    monkeypatch.setattr("select.epoll", refuse)
+    with Loader(range(20), **KINDS["fork"]) as loader:
+        for _ in range(2):
+            assert list(loader) == list(range(20))
