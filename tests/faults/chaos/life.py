@@ -72,7 +72,7 @@ class Life:
         loader = self._loader
         if loader is None or not loader.options.processes:
             return 0
-        with suppress(RuntimeError):  # it is being changed at this moment
+        with suppress(RuntimeError, ValueError):  # it is being changed at this moment
             return 2 if pid in getattr(loader._pool, "pids", ()) else 1
         return 1
 
