@@ -144,14 +144,15 @@ class Versions:
             return first
         if snapshot == self._snapshot:
             return True
-        known = self._snapshot is not None
-        self._snapshot = snapshot
-        if self._forked and not known:
+        born_with_it = self._forked and self._snapshot is None
+        if born_with_it:
             self.current = Version(self.current.number + 1)
             self._looked = snapshot, buffers
-            return first
-        self._write(snapshot, buffers, self.current.number + 1)
-        return True
+        else:
+            self._write(snapshot, buffers, self.current.number + 1)
+        # Last: after an interrupt the state must not be taken for one that workers have.
+        self._snapshot = snapshot
+        return first if born_with_it else True
 
     def birth(self, *, alone: bool) -> Birth:
         """What a worker that starts now is given.
