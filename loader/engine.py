@@ -10,6 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakMethod
 
+from .course import Course
 from .dataset import has_hooks
 from .default_seed import draw_seed
 from .epoch import Epoch
@@ -156,9 +157,9 @@ class Loader:
         self.dataset = dataset
         self.options = options
         self._epochs: list[Epoch] = []  # under way
-        self._latest: Epoch | None = None  # the last one begun, until it is over
-        self._next = self._beginning_of(0)
-        self._begun = False  # whether on_epoch_begin has run for that one
+        self._course = Course(
+            Progress.beginning(0, seed=options.seed, shuffle=options.shuffle)
+        )
         self._seed_is_given = seed is not None
         self._page_lock: PageLock | None = None
         self._counts = Counts()
@@ -186,7 +187,9 @@ class Loader:
         """Begin an epoch; its first batch is asked for by the first ``next()``.
 
         ``on_epoch_begin`` runs before anything is built, ``on_epoch_end`` when the epoch
-        was consumed to its end. A ``break`` is fine: what was under way is dropped. Threads
+        was consumed to its end. If it raises, or a Ctrl-C comes before anything is built,
+        the epoch is the next one still; a hook that has run for it does not run again. A
+        ``break`` is fine: what was under way is dropped. Threads
         may share one iterator, and get each batch once; while one waits, others wait.
 
         Raises:
@@ -198,7 +201,7 @@ class Loader:
     @property
     def epoch(self) -> int:
         """Number of the epoch under way or, between two epochs, of the next; from 0."""
-        return self._progress().epoch
+        return self._course.progress.epoch
 
     def state_dict(self) -> dict[str, Any]:
         """Where the consumer is: what it has received, not what was built ahead.
@@ -208,7 +211,7 @@ class Loader:
             same dataset and order goes on, whatever its workers and its pool. With
             ``in_order=False`` up to ``max_queue_size`` positions more.
         """
-        return self._progress().state()
+        return self._course.progress.state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where another loader was: the next epoch begins in the middle of one.
@@ -257,7 +260,7 @@ class Loader:
             if self._pool is not None:  # it builds with the seed that it was made with
                 self._pool.close()
                 self._pool = None
-        self._next, self._latest, self._begun = progress, None, False
+        self._course = Course(progress)
 
     def restart(self) -> None:
         """Take back the epoch that was begun last and left: the next one is it, whole.
@@ -285,9 +288,10 @@ class Loader:
                 "an epoch can be taken back when none is under way, and one is; finish "
                 "its iterator or close() it"
             )
-        if self._latest is None:
+        latest = self._course.latest
+        if latest is None:
             raise LoaderError("no epoch was left half-way that could be taken back")
-        self._next, self._latest, self._begun = self._latest.start, None, True
+        self._course = Course(latest.start, hook_has_run=True)
 
     def lock_pages(self, page_lock: PageLock) -> None:
         """Let the memory that worker processes write batches to be locked for a device.
@@ -380,16 +384,16 @@ class Loader:
         alone = not self._epochs
         if alone:
             self._pool.settle(options.timeout)
-            self._latest = None
+            self._course = self._course.alone()
         elif has_hooks(dataset):
             raise LoaderBusyError(
                 "an epoch of this loader is under way, and its dataset has hooks, which "
                 "belong to one epoch at a time; finish the other iterator or close() it"
             )
-        if not self._begun:
+        if not self._course.hook_has_run:
             _call(dataset, "on_epoch_begin")
-            self._begun = True
-        start = self._next
+            self._course = self._course.hooked()
+        start = self._course.following
         plan = EpochPlan(
             length_of(dataset),
             shuffle=options.shuffle,
@@ -404,25 +408,14 @@ class Loader:
         epoch = Epoch(start, plan, self._pool, self._tickets, options, self._counts)
         if plan.length != 0:
             self._pool.begin_epoch(alone=alone)
-        following = self._beginning_of(start.epoch + 1)
-        # In one step, so that no interrupt falls in between and loses the epoch.
-        self._next, self._latest, self._begun = following, epoch, False
+        self._course = self._course.begun(epoch)
         self._counts.epochs += 1
         if plan.length != 0:
             self._epochs.append(epoch)
             if not (yield from epoch.batches(self._epochs)):
                 return
         _call(dataset, "on_epoch_end")
-        if self._latest is epoch:
-            self._latest = None
-
-    def _progress(self) -> Progress:
-        return self._next if self._latest is None else self._latest.progress()
-
-    def _beginning_of(self, epoch: int) -> Progress:
-        return Progress(
-            epoch, 0, (), None, seed=self.seed, shuffle=self.options.shuffle
-        )
+        self._course = self._course.over(epoch)
 
 
 def _call(dataset: Any, hook: str) -> None:

@@ -8,8 +8,8 @@
             parent
 
 The task pipe is the queue: an idle worker reads the next record, and nothing is assigned
-ahead. The parent reads it too, to take unstarted tasks back. Only the writing of a result
-ever waits; who wants to read watches first. Single-threaded, but for :func:`_after_fork`.
+ahead. The parent reads it too, to take unstarted tasks back. Nothing waits here, but a
+worker that writes a result. Single-threaded, but for :func:`_after_fork`.
 """
 
 from __future__ import annotations

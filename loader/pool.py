@@ -175,7 +175,7 @@ class InlinePool(Pool):
             self._orders = deque(sorted(self._orders, key=by_ticket))
 
     def collect(self, deadline: float | None) -> list[Completion]:
-        """Build one batch. The deadline cannot interrupt it."""
+        """Build one batch. The deadline cannot interrupt it; a Ctrl-C does."""
         if not self._orders:
             assert deadline is not None  # what is asked for waits for its next try
             sleep(max(0.0, deadline - monotonic()))
@@ -185,6 +185,8 @@ class InlinePool(Pool):
         with kept_globals(self._spare):
             # In a context of its own: an interrupt may leave one as it is.
             built = copy_context().run(self._recipe.build, self._dataset, order, 0)
+        if isinstance(built.error, KeyboardInterrupt):
+            raise built.error  # for whoever runs this, whosever batch it is
         return [
             Completion(
                 order.ticket,

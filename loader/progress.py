@@ -56,6 +56,15 @@ class Progress:
             position = left.pop()
         return cls(epoch, position, tuple(left), length, seed, shuffle)
 
+    @classmethod
+    def beginning(cls, epoch: int, *, seed: int, shuffle: bool) -> Self:
+        """Where an epoch begins."""
+        return cls(epoch, 0, (), None, seed, shuffle)
+
+    def next_epoch(self) -> Self:
+        """Where the epoch after this one begins."""
+        return self.beginning(self.epoch + 1, seed=self.seed, shuffle=self.shuffle)
+
     def state(self) -> dict[str, Any]:
         """The same in plain data, for JSON or pickle."""
         return {

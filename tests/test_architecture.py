@@ -55,6 +55,7 @@ ORDER = [
     "process_pool",
     "pools",
     "epoch",
+    "course",
     "turns",
     "engine",
     "__init__",

@@ -7,8 +7,10 @@ import errno
 import gc
 import os
 import pickle
+import sys
 import threading
 import weakref
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,7 @@ from tests.optional import needs_torch, torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
     from numpy.typing import NDArray
 
@@ -217,6 +220,39 @@ def test_dropped_views_are_unmapped() -> None:
     arena.forget(1)
     assert mappings() == before
     arena.close()
+
+
+def test_an_interrupt_at_any_moment_of_mapping_loses_no_mapping(arena: Arena) -> None:
+    arena.reserve(1, PAGE)
+    arena.forget(1)
+    before = mappings()
+    left = 0
+
+    def interrupt(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        code = frame.f_code
+        if not code.co_filename.endswith("mapped.py") or code.co_name == "__del__":
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            left -= 1
+            if not left:
+                raise KeyboardInterrupt
+        return interrupt
+
+    for moment in range(1, 1000):
+        left = moment
+        with suppress(KeyboardInterrupt):
+            sys.settrace(interrupt)
+            try:
+                arena.view(1, PAGE)
+            finally:
+                sys.settrace(None)
+        if left > 0:
+            assert moment > 50
+            return
+        assert mappings() == before, f"moment {moment}"
+    raise AssertionError("the moments never end")
 
 
 def test_slots_that_nobody_views_do_not_use_up_the_mappings() -> None:

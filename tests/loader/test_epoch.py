@@ -135,13 +135,17 @@ class Interrupter:
     """
 
     def __init__(self, line: int) -> None:
-        self.left = line
+        self.line = self.left = line
+        self.has_raised = False
         self._process = os.getpid()
 
     def next(self, batches: Iterator[Any]) -> Any:
         sys.settrace(self._enter)
         try:
             return next(batches)
+        except KeyboardInterrupt:
+            self.has_raised = True
+            raise
         finally:
             sys.settrace(None)
 
@@ -160,28 +164,41 @@ class Interrupter:
         return self._step
 
 
+def interrupters(stride: int, least: int) -> Iterator[Interrupter]:
+    """One for each so many-th line, until one comes too late.
+
+    Args:
+        stride: From line to line.
+        least: Lines that there are, at least.
+    """
+    for line in range(1, 10_000, stride):
+        interrupter = Interrupter(line)
+        yield interrupter
+        if interrupter.left > 0:
+            assert line > least
+            return
+        assert interrupter.has_raised, f"the Ctrl-C at line {line} was lost"
+    raise AssertionError("the lines never end")
+
+
 @pytest.mark.parametrize(
     ("kind", "stride"), [("inline", 1), ("thread", 1), ("fork", 31)]
 )
 def test_a_ctrl_c_at_any_line_loses_no_batch_and_doubles_none(
     kind: str, stride: int
 ) -> None:
-    for line in range(1, 10_000, stride):
+    for interrupter in interrupters(stride, 100):
         with Loader(range(6), max_queue_size=3, **KINDS[kind]) as loader:
             batches = iter(loader)
             received = [next(batches)]
-            interrupter = Interrupter(line)
             try:
                 while len(received) < 6:
                     received.append(interrupter.next(batches))
             except KeyboardInterrupt:
                 batches.close()
                 loader.load_state_dict(loader.state_dict())
-                assert [*received, *loader] == list(range(6)), f"line {line}"
-            else:
-                assert line > 100
-                return
-    raise AssertionError("the lines never end")
+                received += loader
+            assert received == list(range(6)), f"line {interrupter.line}"
 
 
 @pytest.mark.parametrize(
@@ -190,21 +207,16 @@ def test_a_ctrl_c_at_any_line_loses_no_batch_and_doubles_none(
 def test_a_ctrl_c_in_one_of_two_epochs_leaves_the_other_exact(
     kind: str, stride: int
 ) -> None:
-    for line in range(1, 10_000, stride):
+    for interrupter in interrupters(stride, 100):
         with Loader(range(6), max_queue_size=3, **KINDS[kind]) as loader:
             one, other = iter(loader), iter(loader)
             next(one)
             received = [next(other), next(other)]
-            interrupter = Interrupter(line)
-            try:
+            with suppress(KeyboardInterrupt):
                 for _ in range(5):
                     interrupter.next(one)
-            except KeyboardInterrupt:
-                assert [*received, *other] == list(range(6)), f"line {line}"
-            else:
-                assert line > 100
-                return
-    raise AssertionError("the lines never end")
+            received += other
+            assert received == list(range(6)), f"line {interrupter.line}"
 
 
 @pytest.mark.parametrize(
@@ -213,18 +225,16 @@ def test_a_ctrl_c_in_one_of_two_epochs_leaves_the_other_exact(
 def test_a_ctrl_c_at_any_line_of_an_epochs_beginning_does_not_lose_the_epoch(
     kind: str, stride: int
 ) -> None:
-    for line in range(1, 10_000, stride):
+    for interrupter in interrupters(stride, 50):
         with Loader(range(6), max_queue_size=3, **KINDS[kind]) as loader:
             batches = iter(loader)
-            interrupter = Interrupter(line)
-            try:
+            with suppress(KeyboardInterrupt):
                 interrupter.next(batches)
-            except KeyboardInterrupt:
-                batches.close()
-                assert loader.epoch == 0, f"line {line}"
-                loader.load_state_dict(loader.state_dict())
-                assert list(loader) == list(range(6)), f"line {line}"
-            else:
-                assert line > 50
-                return
-    raise AssertionError("the lines never end")
+            batches.close()
+            state = loader.state_dict()
+            assert state["epoch"] == 0, f"line {interrupter.line}"
+            received = state["position"]
+            loader.load_state_dict(state)
+            left = list(range(received, 6))
+            assert list(loader) == left, f"line {interrupter.line}"
+            assert received == (0 if interrupter.has_raised else 1)
