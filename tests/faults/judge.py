@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 MARK = "FEEDLINE_FAULT"
 FOLDERS = ("scene", "tmp", "shm")  # of a row; the latter two must be empty in the end
 SETTLING = 3.0  # seconds that what is ending may take to end; most need none
-LOADED = 3.0  # how many times slower than the bar a busy machine may be
+LOADED = 5.0  # how many times slower than the bar a slow, busy machine may be
 SLACK = 0.5  # seconds on top of that
 
 
@@ -54,7 +54,7 @@ class Report:
 
 
 def allowed(row: Row) -> float:
-    """Seconds to notice at the most, on a machine that is busy with other tests."""
+    """Seconds to notice at the most, on a slow machine that is busy with other tests."""
     return row.within * LOADED + SLACK
 
 

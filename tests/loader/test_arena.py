@@ -240,6 +240,8 @@ def test_an_interrupt_at_any_moment_of_mapping_loses_no_mapping(arena: Arena) ->
                 raise KeyboardInterrupt
         return interrupt
 
+    # Python 3.12 traces no opcode until some frame has asked for it.
+    sys._getframe().f_trace_opcodes = True
     for moment in range(1, 1000):
         left = moment
         with suppress(KeyboardInterrupt):
