@@ -16,7 +16,7 @@ from tests.belongings import Belongings
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-HANG = 100  # seconds; far above the slowest honest test
+HANG = 300  # seconds; far above the slowest honest test
 SETTLING = 5.0  # seconds that what is ending may take to end; most need none
 
 _REPORTS = pytest.StashKey[dict[str, pytest.TestReport]]()

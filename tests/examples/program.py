@@ -53,7 +53,7 @@ class Program:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=240,
             check=False,
         )
 

@@ -30,12 +30,14 @@ from feedline.keras_call import check_call
 
 from . import keras_checks, keras_matrix
 
-Runs: TypeAlias = "Callable[[str], dict[str, str]]"
+Check: TypeAlias = "Callable[[str, str], str]"
 
 BACKENDS = [name for name in ("torch", "jax", "tensorflow") if find_spec(name)]
 EVERY = int(os.environ.get("FEEDLINE_EXAMPLES", "1")) > 1
 PARTS = 60 if EVERY else 1  # of the cases, so that none takes long
-PATIENCE = 90  # seconds for one process
+CHECKS = [check.__name__ for check in keras_checks.CHECKS]
+SHARES = 4  # of the checks, for the same reason
+PATIENCE = 240  # seconds for one process, on a slow machine
 
 backends = pytest.mark.parametrize("backend", BACKENDS)
 
@@ -51,23 +53,30 @@ class Arrays(datasets.Stateful):
 
 
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """What checks failed with a backend: run once for all tests, in any process."""
+def failure_of(tmp_path_factory: pytest.TempPathFactory) -> Check:
+    """How a check failed with a backend. A share of them runs once for all tests.
+
+    They run in a process of their own, whichever test process asks for it.
+    """
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
 
-    def found(backend: str) -> dict[str, str]:
-        path = shared / f"keras-{backend}.json"
+    def failure(backend: str, check: str) -> str:
+        number = CHECKS.index(check) % SHARES
+        path = shared / f"keras-{backend}-{number}.json"
         with FileLock(f"{path}.lock"):
             if not path.exists():
                 (failures,) = told(
-                    "keras_checks", patience=PATIENCE, KERAS_BACKEND=backend
+                    "keras_checks",
+                    *CHECKS[number::SHARES],
+                    patience=PATIENCE,
+                    KERAS_BACKEND=backend,
                 )
                 path.write_text(json.dumps(failures))
-        return dict(json.loads(path.read_text()))
+        return str(json.loads(path.read_text())[check])
 
-    return found
+    return failure
 
 
 @backends
@@ -89,16 +98,15 @@ def test_each_epoch_trains_on_exactly_its_batches_and_once(
 
 
 @backends
-@pytest.mark.parametrize("check", [check.__name__ for check in keras_checks.CHECKS])
-def test_on_this_backend(runs: Runs, backend: str, check: str) -> None:
-    failure = runs(backend)[check]
+@pytest.mark.parametrize("check", CHECKS)
+def test_on_this_backend(failure_of: Check, backend: str, check: str) -> None:
+    failure = failure_of(backend, check)
     assert failure == "", failure
 
 
 def test_no_check_is_lost() -> None:
-    names = {check.__name__ for check in keras_checks.CHECKS}
-    assert "keras_calls_in_fit_of_a_new_model_are_as_known" in names
-    assert len(names) > 45
+    assert "keras_calls_in_fit_of_a_new_model_are_as_known" in CHECKS
+    assert len(CHECKS) > 45
 
 
 # ---- what is refused -----------------------------------------------------------------

@@ -26,7 +26,7 @@ def test_a_library_that_starts_threads_obeys_the_rules_too(name: str) -> None:
         env={**os.environ, "FEEDLINE_TENSORS": name},
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stdout
