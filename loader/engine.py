@@ -187,10 +187,10 @@ class Loader:
         """Begin an epoch; its first batch is asked for by the first ``next()``.
 
         ``on_epoch_begin`` runs before anything is built, ``on_epoch_end`` when the epoch
-        was consumed to its end. If it raises, or a Ctrl-C comes before anything is built,
-        the epoch is the next one still; a hook that has run for it does not run again. A
-        ``break`` is fine: what was under way is dropped. Threads
-        may share one iterator, and get each batch once; while one waits, others wait.
+        was consumed to its end. If the first raises, or a Ctrl-C comes before anything is
+        built, the epoch is the next one still; a hook that has run for it does not run
+        again. A ``break`` is fine: what was under way is dropped. Threads may share one
+        iterator, and get each batch once; while one waits, others wait.
 
         Raises:
             LoaderClosedError: The loader was closed.
