@@ -8,7 +8,6 @@ all the same, and a soak that was stopped goes on from its file.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import faulthandler
 import gc
 import os
@@ -122,7 +121,6 @@ def play_episode(
         left = Belongings.now().beyond(before)
         tally.left_behind += [f"episode {number}: {what}" for what in left]
     shutil.rmtree(folder)
-    ctypes.CDLL(None).malloc_trim(0)  # memory that nobody uses is nobody's growth
     tally.seconds += time.monotonic() - start
     tally.memory.append(round(memory() / 1e6, 1))
 
