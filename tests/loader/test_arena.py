@@ -240,6 +240,7 @@ def test_an_interrupt_at_any_moment_of_mapping_loses_no_mapping(arena: Arena) ->
                 raise KeyboardInterrupt
         return interrupt
 
+    tracer = sys.gettrace()
     # Python 3.12 traces no opcode until some frame has asked for it.
     sys._getframe().f_trace_opcodes = True
     for moment in range(1, 1000):
@@ -249,7 +250,7 @@ def test_an_interrupt_at_any_moment_of_mapping_loses_no_mapping(arena: Arena) ->
             try:
                 arena.view(1, PAGE)
             finally:
-                sys.settrace(None)
+                sys.settrace(tracer)
         if left > 0:
             assert moment > 50
             return

@@ -140,6 +140,7 @@ class Interrupter:
         self._process = os.getpid()
 
     def next(self, batches: Iterator[Any]) -> Any:
+        tracer = sys.gettrace()
         sys.settrace(self._enter)
         try:
             return next(batches)
@@ -147,7 +148,7 @@ class Interrupter:
             self.has_raised = True
             raise
         finally:
-            sys.settrace(None)
+            sys.settrace(tracer)
 
     def _enter(self, frame: FrameType, event: str, argument: object) -> Any:
         code = frame.f_code
