@@ -6,7 +6,6 @@ import reprlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakMethod
 
@@ -163,7 +162,7 @@ class Loader:
         self._seed_is_given = seed is not None
         self._page_lock: PageLock | None = None
         self._counts = Counts()
-        self._tickets = count()
+        self._tickets = iter(range(2**63 - 1))  # can be pickled; a count cannot
         self._turn = Turn()
         self._closed = False
 

@@ -157,6 +157,14 @@ def test_no_memory_is_a_memory_error_and_not_a_signal(
     assert (arena.view(1, PAGE)[8:PAGE] == 5).all()
 
 
+def test_memory_is_there_without_being_reserved_where_that_does_not_exist(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "posix_fallocate")
+    arena.reserve(1, MB)[MB - 1] = 1
+    assert arena.view(1, MB)[MB - 1] == 1
+
+
 def test_a_mapping_that_fails_is_a_memory_error() -> None:
     arena = Arena(fd=2**20, stride=2**40)
     with pytest.raises(MemoryError, match="cannot map"):

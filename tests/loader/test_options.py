@@ -222,6 +222,15 @@ def test_a_start_method_without_processes_is_refused_with_the_way_out(
     assert repr(method) in str(caught.value)
 
 
+def test_a_start_method_that_the_system_has_not_is_refused_with_those_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("multiprocessing.get_all_start_methods", lambda: ["spawn"])
+    with pytest.raises(ValueError, match=r"'fork' does not exist .* has \['spawn'\]"):
+        made(use_multiprocessing=True, start_method="fork")
+    assert made(use_multiprocessing=True).settled().start_method == "spawn"
+
+
 def test_processes_start_by_fork_where_nothing_else_is_said() -> None:
     assert made(use_multiprocessing=True).settled().start_method == "fork"
 

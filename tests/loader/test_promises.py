@@ -1036,6 +1036,15 @@ def test_closing_in_mid_epoch_ends_the_iterator_with_an_error(
         next(iterator)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_that_was_not_used_yet_travels_by_pickle(workers: int) -> None:
+    loader = Loader(range(5), workers=workers, shuffle=True, seed=3)
+    with pickle.loads(pickle.dumps(loader)) as twin:
+        assert list(twin) == list(loader)
+        assert twin.seed == 3
+    loader.close()
+
+
 @pools
 def test_a_loader_dropped_unclosed_warns_and_leaves_nothing(
     open_loader: OpenLoader,

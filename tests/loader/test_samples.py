@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import collections
+import collections.abc
 import copy
 import pickle
 from dataclasses import dataclass
 from itertools import chain, islice
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -318,6 +319,28 @@ def test_samples_are_joined_by_their_structure(samples: Any, batch: Any) -> None
     assert same(collate(samples), batch), collate(samples)
 
 
+def test_a_mapping_that_is_made_of_something_else_becomes_a_dict() -> None:
+    class Row(collections.abc.Mapping[str, int]):
+        def __init__(self, x: int, y: int) -> None:
+            self.parts = {"x": x, "y": y}
+
+        def __getitem__(self, name: str) -> int:
+            return self.parts[name]
+
+        def __iter__(self) -> Iterator[str]:
+            return iter(self.parts)
+
+        def __len__(self) -> int:
+            return len(self.parts)
+
+    joined = collate([Row(1, 2), Row(3, 4)])
+    assert type(joined) is dict
+    assert {name: part.tolist() for name, part in joined.items()} == {
+        "x": [1, 3],
+        "y": [2, 4],
+    }
+
+
 def test_dataclasses_are_joined_field_by_field() -> None:
     joined = collate([Sample(1, "a"), Sample(2, "b")])
     assert type(joined) is Sample
@@ -332,6 +355,9 @@ def test_mappings_and_sequences_keep_their_class_and_what_else_they_have() -> No
     assert joined["x"].tolist() == [1, 2]
     assert joined["missing"] == 0
     assert first == {"x": 1}
+    constant = collate([MappingProxyType({"x": 1}), MappingProxyType({"x": 2})])
+    assert type(constant) is MappingProxyType
+    assert constant["x"].tolist() == [1, 2]
     queue = collate([collections.UserList([1, 2]), collections.UserList([3, 4])])
     assert type(queue) is collections.UserList
     assert [part.tolist() for part in queue] == [[1, 3], [2, 4]]
