@@ -40,7 +40,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "fork": {"workers": 2, "use_multiprocessing": True, "start_method": "fork"},
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
-AT_ONCE = 1.5  # seconds; far below a retry_delay of 60
+AT_ONCE = 10.0  # seconds; far below a retry_delay of 60
 
 
 class Flaky(Numbers):
@@ -239,7 +239,7 @@ def test_the_last_error_is_raised_when_every_try_has_failed(
 def test_the_wait_counts_towards_the_timeout(kind: str, tmp_path: Path) -> None:
     dataset = Flaky(tmp_path, {1})
     with Loader(
-        dataset, retries=1, retry_delay=60, timeout=0.3, **KINDS[kind]
+        dataset, retries=1, retry_delay=60, timeout=1.0, **KINDS[kind]
     ) as loader:
         batches = iter(loader)
         next(batches)
@@ -248,7 +248,7 @@ def test_the_wait_counts_towards_the_timeout(kind: str, tmp_path: Path) -> None:
             BatchTimeoutError, match=r"batch 1 .* after OSError\('1-0 failed'\)"
         ):
             next(batches)
-        assert 0.25 < time.monotonic() - start < AT_ONCE
+        assert 0.9 < time.monotonic() - start < AT_ONCE
 
 
 def tasks_waiting(loader: Loader) -> int:

@@ -649,11 +649,11 @@ def test_a_timeout_names_the_batch_and_the_stack_and_the_loader_goes_on(
     open_loader: OpenLoader, tmp_path: Path
 ) -> None:
     dataset = datasets.Slow(tmp_path)
-    loader = open_loader(dataset, timeout=0.5)
+    loader = open_loader(dataset, timeout=1.0)
     seen, error = seen_before_error(loader, BatchTimeoutError, r"^batch 3 took longer")
     assert seen == [0, 1, 2]
     assert isinstance(error, BatchTimeoutError)
-    assert (error.index, error.seconds) == (3, 0.5)
+    assert (error.index, error.seconds) == (3, 1.0)
     assert "hang_here" in error.where
     dataset.gate.arrive("over")
     assert list(loader) == list(range(8))
