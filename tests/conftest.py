@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.belongings import Belongings
+from tests.limits import TEST_HANGS
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-HANG = 300  # seconds; far above the slowest honest test
 SETTLING = 5.0  # seconds that what is ending may take to end; most need none
 
 _REPORTS = pytest.StashKey[dict[str, pytest.TestReport]]()
@@ -97,7 +97,7 @@ def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def _arm(config: pytest.Config) -> None:
-    faulthandler.dump_traceback_later(HANG, exit=True, file=config.stash[_STDERR])
+    faulthandler.dump_traceback_later(TEST_HANGS, exit=True, file=config.stash[_STDERR])
 
 
 def _expect_nothing_beyond(before: Belongings) -> None:

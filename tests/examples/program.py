@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.limits import PROCESS_HANGS
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 WAYS = {
@@ -53,7 +55,7 @@ class Program:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=PROCESS_HANGS,
             check=False,
         )
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.limits import PROCESS_HANGS
+
 LENGTH = 6
 
 
@@ -24,7 +26,7 @@ def found() -> dict[str, Any]:
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=PROCESS_HANGS,
         check=False,
     )
     assert done.returncode == 0, done.stderr

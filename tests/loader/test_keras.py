@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from feedline import Loader, LoaderClosedError
 from tests import datasets
+from tests.limits import PROCESS_HANGS
 
 from .apart import told
 
@@ -37,7 +38,6 @@ EVERY = int(os.environ.get("FEEDLINE_EXAMPLES", "1")) > 1
 PARTS = 60 if EVERY else 1  # of the cases, so that none takes long
 CHECKS = [check.__name__ for check in keras_checks.CHECKS]
 SHARES = 4  # of the checks, for the same reason
-PATIENCE = 240  # seconds for one process, on a slow machine
 
 backends = pytest.mark.parametrize("backend", BACKENDS)
 
@@ -70,7 +70,7 @@ def failure_of(tmp_path_factory: pytest.TempPathFactory) -> Check:
                 (failures,) = told(
                     "keras_checks",
                     *CHECKS[number::SHARES],
-                    patience=PATIENCE,
+                    patience=PROCESS_HANGS,
                     KERAS_BACKEND=backend,
                 )
                 path.write_text(json.dumps(failures))
@@ -89,7 +89,7 @@ def test_each_epoch_trains_on_exactly_its_batches_and_once(
     *wrong, total = told(
         "keras_matrix",
         *("--meeting", str(meeting), "--part", str(part), "--parts", str(PARTS)),
-        patience=PATIENCE,
+        patience=PROCESS_HANGS,
         KERAS_BACKEND=backend,
     )
     assert wrong == []

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.limits import PROCESS_HANGS
 from tests.utils.tensors import THREADED
 
 HERE = Path(__file__).parent
@@ -26,7 +27,7 @@ def test_a_library_that_starts_threads_obeys_the_rules_too(name: str) -> None:
         env={**os.environ, "FEEDLINE_TENSORS": name},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=PROCESS_HANGS,
         check=False,
     )
     assert done.returncode == 0, done.stdout
