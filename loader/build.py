@@ -20,7 +20,7 @@ __all__ = ["Built", "Recipe"]
 _END_SIGNS = (StopIteration, StopAsyncIteration, GeneratorExit)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Built:
     """What came of one order.
 

@@ -147,14 +147,15 @@ def read(slots: Slots, slot: int, size: int) -> Any:
     Raises:
         Exception: Whatever the object raises when it is put together.
     """
-    anchor = slots.arena.anchor(slot, size)
-    whole = raw(anchor)[:size]
+    whole = raw(slots.arena.view(slot, size))
     _, at, length, count = HEADER.unpack_from(whole)
     if not count:
         try:
             return pickle.loads(whole[at : at + length])
         finally:
             slots.free(slot, size)
+    anchor = slots.arena.anchor(slot, size)
+    whole = raw(anchor)[:size]
     if slots.leased >= slots.most_leased:
         whole = memoryview(bytearray(whole))  # the consumer keeps very many
         slots.free(slot, size)

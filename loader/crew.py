@@ -42,7 +42,7 @@ __all__ = ["Crew", "News"]
 _GRACE = 0.25  # seconds that close() waits for batches that are being built
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class News:
     """What :meth:`Crew.wait` heard.
 
@@ -190,10 +190,13 @@ class Crew:
         left = None
         if deadline is not None:
             left = max(0, ceil((deadline - time.monotonic()) * 1000))
-        ready = {fd for fd, _ in self._poll.poll(left)}
+        ready = dict(self._poll.poll(left))
         self.check_here()
+        answers = bool(ready.pop(self._answers, 0))
+        if not ready:
+            return News(answers, [])
         ended = [w for w, member in self._members.items() if member.exit in ready]
-        return News(self._answers in ready, ended)
+        return News(answers, ended)
 
     def claim(self, worker: int) -> int:
         """Number of the task that a worker has taken and not answered; 0 for none."""

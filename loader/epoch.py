@@ -140,9 +140,9 @@ class Epoch:
     def _batches(self, epochs: list[Epoch]) -> Generator[Handed, None, bool]:
         mark = perf_counter_ns()
         try:
+            self._fill()
             while True:
                 asked = perf_counter_ns()
-                self._fill()
                 # No name may hold a batch here while the next is waited for: it would
                 # keep its slot of the arena.
                 completion = self._next(epochs)
@@ -152,15 +152,17 @@ class Epoch:
                 mark = now
                 if completion is None:
                     return True
-                if not self._is_skipped(completion):
-                    self._counts.batches += 1
-                    ticket = completion.ticket
-                    handed = [(self._places, ticket, completion.batch)]
-                    del completion
-                    self._fill()
-                    yield handed.pop()
-                    if ticket in self._places:
-                        return False
+                skipped = self._is_skipped(completion)
+                self._fill()
+                if skipped:
+                    continue
+                self._counts.batches += 1
+                ticket = completion.ticket
+                handed = [(self._places, ticket, completion.batch)]
+                del completion
+                yield handed.pop()
+                if ticket in self._places:
+                    return False
         finally:
             completion = None  # its error's traceback holds this frame
             self._pool.abandon(set(self._places))

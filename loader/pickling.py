@@ -39,7 +39,7 @@ REFUSALS = (pickle.PicklingError, TypeError, AttributeError)
 _PLAIN_KINDS = "biufc"  # dtypes whose arrays export the buffer protocol as they are
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pickled:
     """An object as bytes.
 

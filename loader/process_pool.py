@@ -9,7 +9,6 @@ asked for again.
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from .snapshot import Versions
 from .starting import undisturbed
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Sequence
     from threading import RLock
 
     from .build import Recipe
@@ -33,6 +32,25 @@ __all__ = ["ProcessPool"]
 
 _LEAVING = 5.0  # seconds for another thread to see that the workers are gone
 _SLOWEST_START = 60.0  # seconds that workers may take to start, if there is a timeout
+
+
+class _Step:
+    """Is done as a whole, or torn: cut short by an interrupt or an error.
+
+    Attributes:
+        torn: Whether the last one is, or is under way.
+    """
+
+    __slots__ = ("torn",)
+
+    def __init__(self) -> None:
+        self.torn = False
+
+    def __enter__(self) -> None:
+        self.torn = True
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.torn = kind is not None
 
 
 class ProcessPool(Pool):
@@ -64,7 +82,7 @@ class ProcessPool(Pool):
         self._wanted: dict[int, Order] = {}  # by ticket
         self._dispatch: Dispatch | None = None
         self._finalize: Finalize | None = None
-        self._torn = False
+        self._step = _Step()
         self._version = 0  # number of the last version of the dataset
         self._buried = 0  # deaths in crews that are gone
         self._page_lock: PageLock | None = None
@@ -85,12 +103,12 @@ class ProcessPool(Pool):
         """Wait for the answers to what was sent, and drop them."""
         self._wanted.clear()
         self.check_here()
-        if self._torn:
+        if self._step.torn:
             self._disband()
         dispatch = self._dispatch
         if dispatch is None:
             return
-        with self._in_one_piece():
+        with self._step:
             while dispatch.busy:
                 deadline = None if timeout is None else time.monotonic() + timeout
                 heard, _ = dispatch.turn(deadline)
@@ -108,7 +126,7 @@ class ProcessPool(Pool):
                     "or cannot be pickled; finish or close the other iterator first"
                 )
             return
-        if self._torn:
+        if self._step.torn:
             self._disband()
         dispatch = self._dispatch or self._assemble()
         if not dispatch.versions.renew():
@@ -120,7 +138,7 @@ class ProcessPool(Pool):
     def submit(self, orders: Sequence[Order], *, again: bool = False) -> None:
         """Send tasks to whichever worker is free first."""
         dispatch = self._whole()
-        with self._in_one_piece():
+        with self._step:
             self._wanted.update([(order.ticket, order) for order in orders])
             if again:
                 dispatch.sort_out(orders)
@@ -132,7 +150,7 @@ class ProcessPool(Pool):
         dispatch = self._whole()
         heard = True
         completions: list[Completion] = []
-        with self._in_one_piece():
+        with self._step:
             while heard and not completions:
                 if self.closed:
                     raise LoaderClosedError
@@ -144,12 +162,12 @@ class ProcessPool(Pool):
         for ticket in tickets:
             self._wanted.pop(ticket, None)
         dispatch = self._dispatch
-        if dispatch is None or dispatch.crew.gone or self._torn:
+        if dispatch is None or dispatch.crew.gone or self._step.torn:
             return
         if not self._turn.acquire(blocking=False):
             return  # another thread is at it; what is left there is built for nobody
         try:
-            with self._in_one_piece():
+            with self._step:
                 dispatch.sort_out()
         finally:
             self._turn.release()
@@ -157,7 +175,7 @@ class ProcessPool(Pool):
     def give_up(self, ticket: int, *, again: bool) -> GivenUp:
         """Ask the worker where it stands, and end it."""
         dispatch = self._whole()
-        with self._in_one_piece():
+        with self._step:
             return dispatch.give_up(
                 ticket, again=again, slowest_start=self._slowest_start
             )
@@ -173,13 +191,6 @@ class ProcessPool(Pool):
         self.closed = True
         self._disband()
 
-    @contextmanager
-    def _in_one_piece(self) -> Iterator[None]:
-        """Note whether what is done here was cut short, by an interrupt or an error."""
-        self._torn = True
-        yield
-        self._torn = False
-
     def check_here(self) -> None:
         """The workers, and the memory of batches, are the parent's."""
         if self._dispatch is not None:
@@ -187,7 +198,7 @@ class ProcessPool(Pool):
 
     def _whole(self) -> Dispatch:
         """The dispatch, in a known state, in the middle of an epoch."""
-        if self._dispatch is not None and not self._torn:
+        if self._dispatch is not None and not self._step.torn:
             return self._dispatch
         # An interrupt ended another epoch than the one that goes on.
         self.check_here()
@@ -195,7 +206,7 @@ class ProcessPool(Pool):
         dispatch = self._assemble()
         dispatch.versions.renew()
         self._start(dispatch)
-        with self._in_one_piece():
+        with self._step:
             dispatch.send(list(self._wanted.values()))
         return dispatch
 
@@ -215,7 +226,7 @@ class ProcessPool(Pool):
 
     def _start(self, dispatch: Dispatch) -> None:
         """Have workers; the clock of the first batch begins when one of them is ready."""
-        with self._in_one_piece():
+        with self._step:
             if not dispatch.crew.pids:
                 dispatch.hire(range(self._options.workers), alone=True)
             deadline = None
@@ -230,7 +241,7 @@ class ProcessPool(Pool):
         return max(_SLOWEST_START, self._options.timeout or 0)
 
     def _disband(self) -> None:
-        dispatch, self._dispatch, self._torn = self._dispatch, None, False
+        dispatch, self._dispatch, self._step.torn = self._dispatch, None, False
         if self._finalize is not None:
             self._finalize()  # closes the crew, once
         if dispatch is not None:

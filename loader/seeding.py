@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import numpy as np
 
 __all__ = [
     "WorkerInfo",
@@ -129,10 +129,8 @@ def rekey_globals(seed: int) -> None:
     Args:
         seed: Below 2**64.
     """
-    import numpy.random
-
     random.seed(seed)
-    numpy.random.seed(seed & 0xFFFFFFFF)
+    np.random.seed(seed & 0xFFFFFFFF)
     torch = _torch_generator()
     if torch is not None:
         torch.manual_seed(seed & (_MASK >> 1))
