@@ -153,6 +153,7 @@ def read(slots: Slots, slot: int, size: int) -> Any:
         try:
             return pickle.loads(whole[at : at + length])
         finally:
+            del whole  # no mapping may be left of memory that is given back
             slots.free(slot, size)
     anchor = slots.arena.anchor(slot, size)
     whole = raw(anchor)[:size]

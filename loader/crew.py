@@ -123,9 +123,11 @@ class Crew:
         Raises:
             SystemExit: This process is itself a worker that has just been started, and
                 runs the top level of a script without a main guard. Its parent tells.
+            LoaderClosedError: The loader is being closed.
         """
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             raise SystemExit(1)
+        self.check_here()
         if not self.forked:
             # Started later, it would open this thread to signals again, and the new
             # process with it.
@@ -140,6 +142,7 @@ class Crew:
                 process = self._start(worker, birth, told)
             undo.callback(process.join)
             undo.callback(process.kill)
+            self.check_here()  # whoever has closed it meanwhile saw no such worker
             closing = ExitStack()
             closing.callback(os.close, trace)
             exit_ = process.sentinel

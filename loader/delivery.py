@@ -111,3 +111,9 @@ class Delivery:
         completion = self._ready.pop(ticket)
         self._ready_bytes -= completion.size
         return completion
+
+    def clear(self) -> None:
+        """Forget all that was asked for, and drop what was ready."""
+        self._outstanding.clear()
+        self._ready.clear()
+        self._ready_bytes = 0

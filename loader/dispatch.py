@@ -130,9 +130,13 @@ class Dispatch:
         """Take back what no worker has taken, and send again what is wanted of it.
 
         Args:
-            orders: To be sent with it.
+            orders: To be sent with it, but for those whose answers will come anyway.
         """
-        self.send(sorted([*orders, *self._take_back()], key=by_ticket))
+        taken = self._take_back()
+        coming = {order.ticket for order in taken}
+        coming.update(flight.order.ticket for flight in self._flights.values())
+        missing = [order for order in orders if order.ticket not in coming]
+        self.send(sorted([*missing, *taken], key=by_ticket))
 
     def turn(self, deadline: float | None) -> tuple[bool, list[Completion]]:
         """Hear one thing: some answers, or the end of some workers.
@@ -169,7 +173,7 @@ class Dispatch:
             del self._wanted[ticket]
         for worker, pid in self.crew.pids.items():
             flight = self._flights.get(self.crew.claim(worker))
-            if flight is not None and flight.order is order:
+            if flight is not None and flight.order.ticket == ticket:
                 stack = self.crew.stack_of(worker)
                 self._end(worker)
                 where = f"worker {worker} (pid {pid}) was building it, at:\n{stack}"
@@ -335,7 +339,9 @@ class Dispatch:
         order.attempts += 1
         if order.attempts < MOST_ATTEMPTS:
             return []
-        del self._wanted[order.ticket]
+        self._wanted.pop(
+            order.ticket, None
+        )  # another thread may have dropped its epoch
         error = WorkerDiedError(
             order.index, worker, end.exitcode, order.attempts, end.stack,
             end.oom_killed, end.memory,

@@ -140,6 +140,7 @@ class Epoch:
     def _batches(self, epochs: list[Epoch]) -> Generator[Handed, None, bool]:
         mark = perf_counter_ns()
         try:
+            self._recover(epochs)
             self._fill()
             while True:
                 asked = perf_counter_ns()
@@ -169,6 +170,7 @@ class Epoch:
             self._missing.extend(position for position, _ in self._places.values())
             self._places.clear()
             self._later.clear()
+            self._delivery.clear()
 
     def _fill(self) -> None:
         """Ask for as many batches as the bound allows, if they are worth a message."""
@@ -216,9 +218,7 @@ class Epoch:
     def _hear(self, deadline: float | None, epochs: list[Epoch]) -> bool:
         """Wait for answers and file them; tell whether there were any."""
         pool = self._pool
-        if pool.interrupted:
-            for epoch in epochs:
-                epoch.ask_again()
+        self._recover(epochs)
         pool.interrupted = True
         answers = pool.collect(self._next_look(deadline))
         for answer in answers:
@@ -226,6 +226,13 @@ class Epoch:
                 epoch.file(answer)
         pool.interrupted = False
         return bool(answers)
+
+    def _recover(self, epochs: list[Epoch]) -> None:
+        """Make up for an interrupt: answers may have been heard that nobody filed."""
+        if self._pool.interrupted:
+            for epoch in epochs:
+                epoch.ask_again()
+            self._pool.interrupted = False
 
     def ask_again(self) -> None:
         """Ask once more for all that has no answer: one may have been heard and lost.
@@ -266,11 +273,13 @@ class Epoch:
     def _try_again(self) -> None:
         """Ask once more for what has waited long enough after a try that failed."""
         now = time.monotonic()
+        unbuilt = self._delivery.unbuilt
         orders = []
         while self._later and self._later[0][0] <= now:
             _, ticket, _ = heapq.heappop(self._later)
-            _, index = self._places[ticket]
-            orders.append(Order(ticket, index, self.number))
+            if ticket in unbuilt:  # after an interrupt, it may have been built twice
+                _, index = self._places[ticket]
+                orders.append(Order(ticket, index, self.number))
         if orders:
             self._pool.submit(orders, again=True)
 

@@ -95,7 +95,8 @@ class Pool(ABC):
         Args:
             orders: In the order in which they are to be begun.
             again: Whether they were asked for before. They are older than most of what
-                nobody has begun, and take their places among it, by ticket.
+                nobody has begun, and take their places among it, by ticket. Any of them
+                may still be on its way.
         """
 
     @abstractmethod
@@ -163,7 +164,8 @@ class InlinePool(Pool):
         self._spare = MT19937(0)
 
     def settle(self, timeout: float | None) -> None:
-        """Nothing is ever being built between two calls."""
+        """Forget what was asked for; nothing is ever being built between two calls."""
+        self._orders.clear()
 
     def begin_epoch(self, *, alone: bool) -> None:
         """The dataset is the consumer's own."""
@@ -172,7 +174,8 @@ class InlinePool(Pool):
         """Note what to build."""
         self._orders.extend(orders)
         if again:
-            self._orders = deque(sorted(self._orders, key=by_ticket))
+            once = {order.ticket: order for order in self._orders}
+            self._orders = deque(sorted(once.values(), key=by_ticket))
 
     def collect(self, deadline: float | None) -> list[Completion]:
         """Build one batch. The deadline cannot interrupt it; a Ctrl-C does."""

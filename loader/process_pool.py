@@ -133,16 +133,19 @@ class ProcessPool(Pool):
             self._disband()
             dispatch = self._assemble()
             dispatch.versions.renew()
-        self._start(dispatch)
+        with self._step:
+            self._start(dispatch)
 
     def submit(self, orders: Sequence[Order], *, again: bool = False) -> None:
         """Send tasks to whichever worker is free first."""
         dispatch = self._whole()
         with self._step:
-            self._wanted.update([(order.ticket, order) for order in orders])
             if again:
+                for order in orders:
+                    self._wanted.setdefault(order.ticket, order)
                 dispatch.sort_out(orders)
             else:
+                self._wanted.update([(order.ticket, order) for order in orders])
                 dispatch.send(orders)
 
     def collect(self, deadline: float | None) -> list[Completion]:
@@ -161,12 +164,12 @@ class ProcessPool(Pool):
         """Take back the tasks that no worker has taken."""
         for ticket in tickets:
             self._wanted.pop(ticket, None)
-        dispatch = self._dispatch
-        if dispatch is None or dispatch.crew.gone or self._step.torn:
-            return
         if not self._turn.acquire(blocking=False):
             return  # another thread is at it; what is left there is built for nobody
         try:
+            dispatch = self._dispatch
+            if dispatch is None or dispatch.crew.gone or self._step.torn:
+                return
             with self._step:
                 dispatch.sort_out()
         finally:
@@ -181,7 +184,7 @@ class ProcessPool(Pool):
             )
 
     def lock_pages(self, page_lock: PageLock) -> None:
-        """Lock each slot once, when the first batch in it is read."""
+        """Lock each slot once, when a batch whose arrays lie there is first read."""
         self._page_lock = page_lock
         if self._dispatch is not None:
             self._dispatch.crew.slots.arena.page_lock = page_lock
@@ -200,13 +203,15 @@ class ProcessPool(Pool):
         """The dispatch, in a known state, in the middle of an epoch."""
         if self._dispatch is not None and not self._step.torn:
             return self._dispatch
+        if self.closed:
+            raise LoaderClosedError
         # An interrupt ended another epoch than the one that goes on.
         self.check_here()
         self._disband()
-        dispatch = self._assemble()
-        dispatch.versions.renew()
-        self._start(dispatch)
         with self._step:
+            dispatch = self._assemble()
+            dispatch.versions.renew()
+            self._start(dispatch)
             dispatch.send(list(self._wanted.values()))
         return dispatch
 
@@ -222,31 +227,34 @@ class ProcessPool(Pool):
                 self._dataset, crew.slots, forked=self._forked, number=self._version
             )
             self._dispatch = dispatch = Dispatch(crew, versions, self._wanted)
+        if self.closed:  # meanwhile, or before; from here on, close() sees the crew
+            self._disband()
+            raise LoaderClosedError
         return dispatch
 
     def _start(self, dispatch: Dispatch) -> None:
         """Have workers; the clock of the first batch begins when one of them is ready."""
-        with self._step:
-            if not dispatch.crew.pids:
-                dispatch.hire(range(self._options.workers), alone=True)
-            deadline = None
-            if self._options.timeout is not None:
-                deadline = time.monotonic() + self._slowest_start
-            heard = not self._forked
-            while heard and not dispatch.started:
-                heard, _ = dispatch.turn(deadline)
+        if not dispatch.crew.pids:
+            dispatch.hire(range(self._options.workers), alone=True)
+        deadline = None
+        if self._options.timeout is not None:
+            deadline = time.monotonic() + self._slowest_start
+        heard = not self._forked
+        while heard and not dispatch.started:
+            heard, _ = dispatch.turn(deadline)
 
     @property
     def _slowest_start(self) -> float:
         return max(_SLOWEST_START, self._options.timeout or 0)
 
     def _disband(self) -> None:
-        dispatch, self._dispatch, self._step.torn = self._dispatch, None, False
-        if self._finalize is not None:
-            self._finalize()  # closes the crew, once
-        if dispatch is not None:
-            self._version = dispatch.versions.current.number
-            self._buried += dispatch.deaths
+        with undisturbed():
+            dispatch, self._dispatch, self._step.torn = self._dispatch, None, False
+            if self._finalize is not None:
+                self._finalize()  # closes the crew, once
+            if dispatch is not None:
+                self._version = dispatch.versions.current.number
+                self._buried += dispatch.deaths
 
 
 def _close(crew: Crew, turn: RLock) -> None:

@@ -7,18 +7,20 @@ import signal
 import threading
 import warnings
 from contextlib import ExitStack, contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import WorkerStartError
 from .postmortem import NO_GUARD
 from .quiet import quiet_logs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from multiprocessing.process import BaseProcess
+    from types import FrameType
 
 __all__ = ["servers_socket", "start", "undisturbed"]
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _DESCRIPTORS = 8  # that multiprocessing opens to start a process, and a few more
 
 # Held while a process starts: threads that fork side by side are refused by libraries that
@@ -46,7 +48,7 @@ def start(process: BaseProcess, worker: int, *, forked: bool) -> None:
         OSError: Too few descriptors are left.
         WorkerStartError: The fork server, which was to start it, has ended.
     """
-    with _starting, quiet_logs() if forked else nullcontext():
+    with _starting, _plain_fork() if forked else nullcontext():
         _expect_room()
         try:
             process.start()
@@ -57,20 +59,39 @@ def start(process: BaseProcess, worker: int, *, forked: bool) -> None:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Let no signal in between, and let a fork be a fork.
+    """Let Ctrl-C and SIGTERM wait.
 
-    A worker starts with Ctrl-C and SIGTERM blocked, and opens itself to them once it has
-    set its own handlers.
+    They are blocked, for a worker starts like that, and opens itself to them once it has
+    set its own handlers. But any other thread may receive them, one of compiled code too,
+    and have the main thread run Python's handlers: those wait as well.
     """
-    blocked = {signal.SIGINT, signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    waiting: list[tuple[int, FrameType | None]] = []
+    handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
     try:
-        with warnings.catch_warnings():
-            # From 3.12 on, a fork beside any other thread warns, numpy's own included.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            yield
+        if threading.current_thread() is threading.main_thread():
+            for each in _SIGNALS:
+                handler = signal.getsignal(each)
+                if callable(handler):
+                    handlers[each] = handler
+                    signal.signal(each, lambda *which: waiting.append(which))
+        yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        try:
+            for number in reversed(handlers):  # Ctrl-C last: it may come at once
+                signal.signal(number, handlers[number])
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, frame in waiting:
+            handlers[number](number, frame)
+
+
+@contextmanager
+def _plain_fork() -> Iterator[None]:
+    with quiet_logs(), warnings.catch_warnings():
+        # From 3.12 on, a fork beside any other thread warns, numpy's own included.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
 
 
 def servers_socket() -> str | None:

@@ -111,6 +111,8 @@ class ThreadPool(Pool):
 
     def settle(self, timeout: float | None) -> None:
         """Wait until no thread is building anything."""
+        left = {order.ticket for order in self._take_back()}
+        self._shared.unwanted.difference_update(left)
         while busy := [seat for seat in self._seats.values() if seat.order is not None]:
             deadline = None if timeout is None else time.monotonic() + timeout
             if not self.collect(deadline):
@@ -194,7 +196,11 @@ class ThreadPool(Pool):
         seats, self._seats = self._seats, {}
         for seat in seats.values():
             seat.given_up = True
+            seat.answering.acquire(blocking=False)  # what it builds now is dropped
         self._release()
+        with suppress(Empty):
+            while True:
+                self._shared.answers.get_nowait()
         # For a consumer that waits in another thread.
         closed = LoaderClosedError()
         self._shared.answers.put(Completion(_NO_TICKET, error=closed))

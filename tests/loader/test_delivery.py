@@ -275,3 +275,18 @@ def test_a_delivered_completion_is_no_longer_held() -> None:
     del batch
     delivery.pop()
     assert watch() is None
+
+
+def test_what_is_cleared_is_forgotten() -> None:
+    delivery = Delivery(3, in_order=True, max_bytes=100)
+    for ticket in range(3):
+        delivery.issue(ticket)
+    delivery.complete(Completion(1, "batch", size=60))
+    delivery.clear()
+    assert delivery.idle
+    assert delivery.pop() is None
+    delivery.complete(Completion(2, "late"))
+    assert delivery.pop() is None
+    delivery.issue(3)
+    delivery.complete(Completion(3, size=100))
+    assert popped(delivery) == [3]

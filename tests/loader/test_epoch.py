@@ -48,6 +48,9 @@ class ScriptedPool(InlinePool):
         self._flaky = flaky  # indices that raise, once
         self._under_way: list[Order] = []
 
+    def settle(self, timeout: float | None) -> None:
+        self._under_way.clear()
+
     def submit(self, orders: Sequence[Order], **_: Any) -> None:
         self._under_way += orders
         self.most = max(self.most, len(self._under_way))

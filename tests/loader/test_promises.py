@@ -1036,6 +1036,68 @@ def test_closing_in_mid_epoch_ends_the_iterator_with_an_error(
         next(iterator)
 
 
+class SlowToSend(datasets.Numbers):
+    """Takes its time to be pickled."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.gate = Gate(folder)
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.gate.pass_through("pickled")
+        return self.__dict__
+
+
+@processes
+def test_closing_while_another_thread_begins_an_epoch_leaves_no_workers(
+    open_loader: OpenLoader, tmp_path: Path
+) -> None:
+    dataset = SlowToSend(tmp_path)
+    loader = open_loader(dataset)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(next, iter(loader))
+        dataset.gate.await_arrival("pickled")
+        pool: Any = loader._pool
+        crew = pool._dispatch.crew
+        closing = threads.submit(loader.close)
+        wait_until(lambda: crew.leaving, "close() is under way")
+        dataset.gate.let_all()
+        with pytest.raises(LoaderClosedError):
+            first.result()
+        closing.result()
+    assert pool._dispatch is None
+    assert pool.pids == []
+
+
+@quick
+@pytest.mark.parametrize("closed", [False, True])
+def test_batches_that_were_ready_are_dropped_with_their_epoch(
+    open_loader: OpenLoader, closed: bool
+) -> None:
+    made: list[weakref.ref[Any]] = []
+
+    def make(index: int) -> Any:
+        array = block(index)
+        made.append(weakref.ref(array))
+        return array
+
+    loader = open_loader(datasets.Calls(make, 4), max_queue_size=3)
+    batches = iter(loader)
+    next(batches)
+    epoch = loader._epochs[0]
+    if loader.options.workers:
+        while len(epoch._delivery._ready) < 2:
+            epoch._hear(None, [epoch])
+    batches.close()
+    if closed:
+        loader.close()
+    alive = [array for array in made if array() is not None]
+    assert not alive
+    if open_loader.kind == "fork" and not closed:
+        pool: Any = loader._pool
+        assert pool._dispatch.crew.slots.leased == 0
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_that_was_not_used_yet_travels_by_pickle(workers: int) -> None:
     loader = Loader(range(5), workers=workers, shuffle=True, seed=3)
