@@ -98,8 +98,8 @@ class Crew:
         self._portable = portable or not hasattr(os, "pidfd_open")
         self._members: dict[int, _Member] = {}
         self._oom_kills = OomKills()
-        self._closed = False
         self.leaving = False  # set before it is closed, by whatever thread
+        self.closed = False
         with ExitStack() as undo:
             self.pipes = Pipes()
             undo.callback(self.pipes.close)
@@ -221,11 +221,14 @@ class Crew:
         return WorkerEnd(exitcode, stack, oom_killed, memory)
 
     def _part_with(self, worker: int) -> None:
-        member = self._members.pop(worker)
-        member.process.join()
+        """Give back what a worker had; again, if it was interrupted."""
+        member = self._members[worker]
+        with suppress(ValueError):  # it is closed already
+            member.process.join()
         member.closing.close()
         with suppress(ValueError):  # someone else has reaped it, and nobody can tell
             member.process.close()
+        self._members.pop(worker, None)
 
     def stack_of(self, worker: int) -> str:
         """Ask a worker for its Python frames; tell why there are none otherwise."""
@@ -240,29 +243,39 @@ class Crew:
         """End all workers and give everything back. Twice is once.
 
         Idle workers leave by themselves when the task pipe ends; those that build get a
-        moment to finish and are killed after it.
+        moment to finish and are killed after it, or at once if the wait is interrupted.
         """
-        if self._closed or self.pipes.foreign:
+        if self.closed or self.pipes.foreign:
             return
-        self._closed = self.leaving = True
+        self.leaving = True
         with undisturbed():
-            self._board[self.size] = 1
-            self.pipes.hang_up()
-            watch = select.poll()
-            waiting = {}
-            for member in self._members.values():
-                watch.register(member.exit, select.POLLIN)
-                waiting[member.exit] = member
-            deadline = time.monotonic() + _GRACE
-            while waiting and (left := deadline - time.monotonic()) > 0:
-                for fd, _ in watch.poll(left * 1000):
-                    watch.unregister(fd)
-                    del waiting[fd]
-            for member in waiting.values():
-                member.process.kill()
-            for worker in list(self._members):
-                self._part_with(worker)
-            self._closing.close()
+            try:
+                self._board[self.size] = 1
+                self.pipes.hang_up()
+                self._those_left(_GRACE)
+            finally:
+                for member in self._those_left(0):
+                    member.process.kill()
+                for worker in list(self._members):
+                    self._part_with(worker)
+                self._closing.close()
+                self.closed = True
+
+    def _those_left(self, seconds: float) -> list[_Member]:
+        """Wait for the ends of all workers; tell whose did not come."""
+        watch = select.poll()
+        waiting = {}
+        for member in self._members.values():
+            watch.register(member.exit, select.POLLIN)
+            waiting[member.exit] = member
+        deadline = time.monotonic() + seconds
+        while waiting and (
+            ended := watch.poll(max(0, deadline - time.monotonic()) * 1000)
+        ):
+            for fd, _ in ended:
+                watch.unregister(fd)
+                del waiting[fd]
+        return list(waiting.values())
 
     def kill_all(self) -> None:
         """End all workers at once, which is heard by whoever waits for them."""

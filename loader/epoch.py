@@ -228,7 +228,7 @@ class Epoch:
         return bool(answers)
 
     def _recover(self, epochs: list[Epoch]) -> None:
-        """Make up for an interrupt: answers may have been heard that nobody filed."""
+        """Make up for what an interrupt may have lost."""
         if self._pool.interrupted:
             for epoch in epochs:
                 epoch.ask_again()

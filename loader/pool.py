@@ -58,7 +58,7 @@ class Pool(ABC):
     """
 
     closed = False
-    interrupted = False  # whether answers may have been heard that nobody filed
+    interrupted = False  # whether an answer or an order may have been lost
 
     @property
     def deaths(self) -> int:

@@ -248,13 +248,18 @@ class ProcessPool(Pool):
         return max(_SLOWEST_START, self._options.timeout or 0)
 
     def _disband(self) -> None:
-        with undisturbed():
-            dispatch, self._dispatch, self._step.torn = self._dispatch, None, False
-            if self._finalize is not None:
-                self._finalize()  # closes the crew, once
-            if dispatch is not None:
-                self._version = dispatch.versions.current.number
+        """End the crew, if there is one. What was interrupted is done by the next call."""
+        dispatch = self._dispatch
+        if dispatch is not None:
+            self._step.torn = True
+            _close(dispatch.crew, self._turn)
+            if self._finalize is not None and dispatch.crew.closed:
+                self._finalize.cancel()
+            self._version = dispatch.versions.current.number
+            if self._dispatch is dispatch:
+                self._dispatch = None
                 self._buried += dispatch.deaths
+        self._step.torn = False
 
 
 def _close(crew: Crew, turn: RLock) -> None:
@@ -262,6 +267,8 @@ def _close(crew: Crew, turn: RLock) -> None:
 
     One that is waits for workers, and so their end lets it go.
     """
+    if crew.pipes.foreign:
+        return
     crew.leaving = True
     if not turn.acquire(blocking=False):
         crew.kill_all()

@@ -7,20 +7,18 @@ import signal
 import threading
 import warnings
 from contextlib import ExitStack, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .errors import WorkerStartError
 from .postmortem import NO_GUARD
 from .quiet import quiet_logs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from multiprocessing.process import BaseProcess
-    from types import FrameType
 
 __all__ = ["servers_socket", "start", "undisturbed"]
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _DESCRIPTORS = 8  # that multiprocessing opens to start a process, and a few more
 
 # Held while a process starts: threads that fork side by side are refused by libraries that
@@ -59,31 +57,18 @@ def start(process: BaseProcess, worker: int, *, forked: bool) -> None:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait.
+    """Block Ctrl-C and SIGTERM.
 
-    They are blocked, for a worker starts like that, and opens itself to them once it has
-    set its own handlers. But any other thread may receive them, one of compiled code too,
-    and have the main thread run Python's handlers: those wait as well.
+    A worker starts like that, and opens itself to them once it has set its own handlers.
+    Here they can come all the same: a thread of compiled code may receive them and have
+    the main thread run Python's handlers.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    waiting: list[tuple[int, FrameType | None]] = []
-    handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+    blocked = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     try:
-        if threading.current_thread() is threading.main_thread():
-            for each in _SIGNALS:
-                handler = signal.getsignal(each)
-                if callable(handler):
-                    handlers[each] = handler
-                    signal.signal(each, lambda *which: waiting.append(which))
         yield
     finally:
-        try:
-            for number in reversed(handlers):  # Ctrl-C last: it may come at once
-                signal.signal(number, handlers[number])
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        for number, frame in waiting:
-            handlers[number](number, frame)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -129,10 +129,13 @@ class ThreadPool(Pool):
 
     def submit(self, orders: Sequence[Order], *, again: bool = False) -> None:
         """Queue the orders for whichever thread is free first."""
+        lost = self.interrupted
         if again:
+            self.interrupted = True  # until what was taken back is there again
             orders = sorted([*orders, *self._take_back()], key=by_ticket)
         for order in orders:
             self._shared.orders.put(order)
+        self.interrupted = lost
 
     def collect(self, deadline: float | None) -> list[Completion]:
         """Wait for one answer and take all that are there."""
@@ -160,11 +163,13 @@ class ThreadPool(Pool):
         ):  # closed; or the interpreter ends, and its modules go
             return
         self._shared.unwanted.update(tickets)
+        lost, self.interrupted = self.interrupted, True
         for order in self._take_back():
             if order.ticket in tickets:
                 self._shared.unwanted.discard(order.ticket)
             else:
                 self._shared.orders.put(order)
+        self.interrupted = lost
 
     def give_up(self, ticket: int, *, again: bool) -> GivenUp:
         """Tell where the thread stands, and seat another in its place."""

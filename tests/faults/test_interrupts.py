@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections import Counter
@@ -15,7 +16,7 @@ from tests import datasets
 from tests.datasets import PATIENCE, wait_until
 from tests.loader.test_promises import KINDS
 
-from .programs import program
+from .programs import in_child, program
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -212,3 +213,44 @@ def test_an_interrupt_while_it_closes_waits_until_all_workers_have_ended(
     with program(text, tmp_path) as process:
         output, errors = process.communicate(timeout=PATIENCE)
     assert (output, errors) == ("interrupted\n[]\n", "")
+
+
+@pytest.mark.parametrize("step", ["_those_left", "_part_with", "close"])
+def test_an_interrupted_close_is_finished_by_the_next(step: str) -> None:
+    loader = Loader(datasets.Numbers(), **KINDS["fork"])
+    assert list(loader) == list(range(12))
+    pool: Any = loader._pool
+    crew = pool._dispatch.crew
+    interrupt(crew, step)
+    with pytest.raises(KeyboardInterrupt):
+        loader.close()
+    loader.close()
+    assert crew.closed
+    assert loader.stats().deaths == 0
+
+
+def test_a_forked_copy_that_closes_leaves_the_workers_alone() -> None:
+    def close() -> int:
+        loader.close()
+        return 41
+
+    with Loader(datasets.Numbers(), **KINDS["fork"]) as loader:
+        assert next(iter(loader)) == 0
+        pool: Any = loader._pool
+        pids, held, over = pool.pids, threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with loader._turn.lock:
+                held.set()
+                over.wait()
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait()
+        try:
+            assert in_child(close) == 41
+        finally:
+            over.set()
+            thread.join()
+        assert list(loader) == list(range(12))
+        assert pool.pids == pids

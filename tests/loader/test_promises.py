@@ -1069,10 +1069,9 @@ def test_closing_while_another_thread_begins_an_epoch_leaves_no_workers(
     assert pool.pids == []
 
 
-@quick
-@pytest.mark.parametrize("closed", [False, True])
+@over("thread", "fork")
 def test_batches_that_were_ready_are_dropped_with_their_epoch(
-    open_loader: OpenLoader, closed: bool
+    open_loader: OpenLoader,
 ) -> None:
     made: list[weakref.ref[Any]] = []
 
@@ -1081,21 +1080,41 @@ def test_batches_that_were_ready_are_dropped_with_their_epoch(
         made.append(weakref.ref(array))
         return array
 
-    loader = open_loader(datasets.Calls(make, 4), max_queue_size=3)
+    loader = open_loader(datasets.Calls(make, 3), max_queue_size=3)
     batches = iter(loader)
     next(batches)
     epoch = loader._epochs[0]
-    if loader.options.workers:
-        while len(epoch._delivery._ready) < 2:
-            epoch._hear(None, [epoch])
+    while len(epoch._delivery._ready) < 2:
+        epoch._hear(None, [epoch])
+    pool: Any = loader._pool
+
+    def alive() -> int:
+        if open_loader.kind == "fork":
+            leased: int = pool._dispatch.crew.slots.leased
+            return leased
+        return sum(array() is not None for array in made)
+
+    assert alive() >= 2
     batches.close()
-    if closed:
-        loader.close()
-    alive = [array for array in made if array() is not None]
-    assert not alive
-    if open_loader.kind == "fork" and not closed:
-        pool: Any = loader._pool
-        assert pool._dispatch.crew.slots.leased == 0
+    assert alive() == 0
+
+
+def test_answers_that_nobody_has_heard_are_dropped_when_threads_are_closed() -> None:
+    made: list[weakref.ref[Any]] = []
+
+    def make(index: int) -> Any:
+        array = block(index)
+        made.append(weakref.ref(array))
+        return array
+
+    loader = Loader(datasets.Calls(make, 4), workers=2)
+    batches = iter(loader)
+    next(batches)
+    wait_until(lambda: len(made) == 4, "all are built")
+    loader.close()
+    with pytest.raises(LoaderClosedError):
+        next(batches)
+    assert not any(array() is not None for array in made)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
