@@ -71,6 +71,19 @@ class _Member:
     trace: int
     closing: ExitStack
 
+    def kill(self) -> None:
+        """End it at once, if it has not been parted with."""
+        with suppress(ValueError, AttributeError):  # closed, or being closed
+            self.process.kill()
+
+    def part(self) -> None:
+        """Give back what it had. One that was interrupted can be done again."""
+        with suppress(ValueError, AssertionError):  # closed, or being closed
+            self.process.join()
+        self.closing.close()
+        with suppress(ValueError):  # someone else has reaped it, and nobody can tell
+            self.process.close()
+
 
 class Crew:
     """Starts, hears, replaces and ends worker processes.
@@ -221,14 +234,12 @@ class Crew:
         return WorkerEnd(exitcode, stack, oom_killed, memory)
 
     def _part_with(self, worker: int) -> None:
-        """Give back what a worker had; again, if it was interrupted."""
-        member = self._members[worker]
-        with suppress(ValueError):  # it is closed already
-            member.process.join()
-        member.closing.close()
-        with suppress(ValueError):  # someone else has reaped it, and nobody can tell
-            member.process.close()
-        self._members.pop(worker, None)
+        member = self._members.get(worker)
+        if (
+            member is not None
+        ):  # a signal's handler may have closed the loader meanwhile
+            member.part()
+            self._members.pop(worker, None)
 
     def stack_of(self, worker: int) -> str:
         """Ask a worker for its Python frames; tell why there are none otherwise."""
@@ -237,7 +248,7 @@ class Crew:
 
     def kill(self, worker: int) -> None:
         """End a worker at once. Its end is heard like any other."""
-        self._members[worker].process.kill()
+        self._members[worker].kill()
 
     def close(self) -> None:
         """End all workers and give everything back. Twice is once.
@@ -255,7 +266,7 @@ class Crew:
                 self._those_left(_GRACE)
             finally:
                 for member in self._those_left(0):
-                    member.process.kill()
+                    member.kill()
                 for worker in list(self._members):
                     self._part_with(worker)
                 self._closing.close()
@@ -265,7 +276,7 @@ class Crew:
         """Wait for the ends of all workers; tell whose did not come."""
         watch = select.poll()
         waiting = {}
-        for member in self._members.values():
+        for member in list(self._members.values()):
             watch.register(member.exit, select.POLLIN)
             waiting[member.exit] = member
         deadline = time.monotonic() + seconds
@@ -280,7 +291,7 @@ class Crew:
     def kill_all(self) -> None:
         """End all workers at once, which is heard by whoever waits for them."""
         for member in list(self._members.values()):
-            member.process.kill()
+            member.kill()
 
     @property
     def gone(self) -> bool:

@@ -253,7 +253,9 @@ class ProcessPool(Pool):
         if dispatch is not None:
             self._step.torn = True
             _close(dispatch.crew, self._turn)
-            if self._finalize is not None and dispatch.crew.closed:
+            if not (dispatch.crew.closed or dispatch.crew.pipes.foreign):
+                return  # another thread is at it for long
+            if self._finalize is not None:
                 self._finalize.cancel()
             self._version = dispatch.versions.current.number
             if self._dispatch is dispatch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 import time
 import uuid
@@ -227,6 +228,85 @@ def test_an_interrupted_close_is_finished_by_the_next(step: str) -> None:
     loader.close()
     assert crew.closed
     assert loader.stats().deaths == 0
+
+
+def test_a_handler_may_close_what_is_being_closed() -> None:
+    loader = Loader(datasets.Numbers(), **KINDS["fork"])
+    assert list(loader) == list(range(12))
+    pool: Any = loader._pool
+    crew = pool._dispatch.crew
+    part_with = crew._part_with
+
+    def part(worker: int) -> None:
+        crew._part_with = part_with
+        part_with(worker)
+        loader.close()
+
+    crew._part_with = part
+    loader.close()
+    assert crew.closed
+
+
+@pytest.mark.parametrize("at", ["close", "discard"])
+def test_a_process_that_was_half_parted_with_is_parted_with(
+    at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = Loader(datasets.Numbers(), **KINDS["fork"])
+    assert list(loader) == list(range(12))
+    pool: Any = loader._pool
+    crew = pool._dispatch.crew
+    process = crew._members[0].process
+    if at == "close":
+        interrupt(process, "close")
+    else:
+        children = Interrupting(multiprocessing.process)
+        monkeypatch.setattr(multiprocessing.process, "_children", children)
+    with pytest.raises(KeyboardInterrupt):
+        loader.close()
+    loader.close()
+    assert crew.closed
+
+
+class Interrupting(set[Any]):
+    """The children of this process, interrupted when the first of them is discarded."""
+
+    def __init__(self, module: Any) -> None:
+        self.all = module._children
+        super().__init__(self.all)
+        self.first = True
+
+    def discard(self, element: Any) -> None:
+        super().discard(element)
+        self.all.discard(element)
+        if self.first:
+            self.first = False
+            raise KeyboardInterrupt
+
+
+def test_a_close_that_another_thread_held_up_is_finished_by_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("feedline.process_pool._LEAVING", 0.01)
+    loader = Loader(datasets.Numbers(), **KINDS["fork"])
+    assert list(loader) == list(range(12))
+    pool: Any = loader._pool
+    crew = pool._dispatch.crew
+    held, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with loader._turn.lock:
+            held.set()
+            over.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    loader.close()
+    assert not crew.closed
+    over.set()
+    thread.join()
+    loader.close()
+    assert crew.closed
 
 
 def test_a_forked_copy_that_closes_leaves_the_workers_alone() -> None:
