@@ -234,10 +234,9 @@ class Crew:
         return WorkerEnd(exitcode, stack, oom_killed, memory)
 
     def _part_with(self, worker: int) -> None:
+        # A signal's handler may close the loader in between.
         member = self._members.get(worker)
-        if (
-            member is not None
-        ):  # a signal's handler may have closed the loader meanwhile
+        if member is not None:
             member.part()
             self._members.pop(worker, None)
 

@@ -339,9 +339,8 @@ class Dispatch:
         order.attempts += 1
         if order.attempts < MOST_ATTEMPTS:
             return []
-        self._wanted.pop(
-            order.ticket, None
-        )  # another thread may have dropped its epoch
+        # Another thread may have dropped its epoch.
+        self._wanted.pop(order.ticket, None)
         error = WorkerDiedError(
             order.index, worker, end.exitcode, order.attempts, end.stack,
             end.oom_killed, end.memory,

@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections import Counter
+from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from tests.loader.test_promises import KINDS
 from .programs import in_child, program
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -206,7 +208,7 @@ if __name__ == "__main__":
 """
 
 
-def test_an_interrupt_while_it_closes_waits_until_all_workers_have_ended(
+def test_an_interrupt_while_it_closes_leaves_no_worker_that_hangs(
     tmp_path: Path,
 ) -> None:
     options = "workers=2, use_multiprocessing=True, start_method='fork'"
@@ -283,6 +285,26 @@ class Interrupting(set[Any]):
             raise KeyboardInterrupt
 
 
+@contextmanager
+def turn_taken(loader: Loader) -> Iterator[None]:
+    """Have another thread in the middle of something with this loader."""
+    taken, over = threading.Event(), threading.Event()
+
+    def take() -> None:
+        with loader._turn.lock:
+            taken.set()
+            over.wait()
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    taken.wait()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def test_a_close_that_another_thread_held_up_is_finished_by_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -291,20 +313,9 @@ def test_a_close_that_another_thread_held_up_is_finished_by_the_next(
     assert list(loader) == list(range(12))
     pool: Any = loader._pool
     crew = pool._dispatch.crew
-    held, over = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with loader._turn.lock:
-            held.set()
-            over.wait()
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    held.wait()
-    loader.close()
-    assert not crew.closed
-    over.set()
-    thread.join()
+    with turn_taken(loader):
+        loader.close()
+        assert not crew.closed
     loader.close()
     assert crew.closed
 
@@ -317,20 +328,8 @@ def test_a_forked_copy_that_closes_leaves_the_workers_alone() -> None:
     with Loader(datasets.Numbers(), **KINDS["fork"]) as loader:
         assert next(iter(loader)) == 0
         pool: Any = loader._pool
-        pids, held, over = pool.pids, threading.Event(), threading.Event()
-
-        def hold() -> None:
-            with loader._turn.lock:
-                held.set()
-                over.wait()
-
-        thread = threading.Thread(target=hold)
-        thread.start()
-        held.wait()
-        try:
+        pids = pool.pids
+        with turn_taken(loader):
             assert in_child(close) == 41
-        finally:
-            over.set()
-            thread.join()
         assert list(loader) == list(range(12))
         assert pool.pids == pids

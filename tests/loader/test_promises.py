@@ -1069,18 +1069,31 @@ def test_closing_while_another_thread_begins_an_epoch_leaves_no_workers(
     assert pool.pids == []
 
 
+class Watched(datasets.Numbers):
+    """Knows which of its arrays are alive, in threads."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__(length)
+        self.made: list[weakref.ref[Any]] = []
+
+    def __getitem__(self, index: int) -> Any:
+        array = block(index)
+        self.made.append(weakref.ref(array))
+        return array
+
+    def alive(self) -> int:
+        return sum(array() is not None for array in self.made)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "made": []}
+
+
 @over("thread", "fork")
 def test_batches_that_were_ready_are_dropped_with_their_epoch(
     open_loader: OpenLoader,
 ) -> None:
-    made: list[weakref.ref[Any]] = []
-
-    def make(index: int) -> Any:
-        array = block(index)
-        made.append(weakref.ref(array))
-        return array
-
-    loader = open_loader(datasets.Calls(make, 3), max_queue_size=3)
+    dataset = Watched(3)
+    loader = open_loader(dataset, max_queue_size=3)
     batches = iter(loader)
     next(batches)
     epoch = loader._epochs[0]
@@ -1092,7 +1105,7 @@ def test_batches_that_were_ready_are_dropped_with_their_epoch(
         if open_loader.kind == "fork":
             leased: int = pool._dispatch.crew.slots.leased
             return leased
-        return sum(array() is not None for array in made)
+        return dataset.alive()
 
     assert alive() >= 2
     batches.close()
@@ -1100,21 +1113,15 @@ def test_batches_that_were_ready_are_dropped_with_their_epoch(
 
 
 def test_answers_that_nobody_has_heard_are_dropped_when_threads_are_closed() -> None:
-    made: list[weakref.ref[Any]] = []
-
-    def make(index: int) -> Any:
-        array = block(index)
-        made.append(weakref.ref(array))
-        return array
-
-    loader = Loader(datasets.Calls(make, 4), workers=2)
+    dataset = Watched(4)
+    loader = Loader(dataset, workers=2)
     batches = iter(loader)
     next(batches)
-    wait_until(lambda: len(made) == 4, "all are built")
+    wait_until(lambda: len(dataset.made) == 4, "all are built")
     loader.close()
     with pytest.raises(LoaderClosedError):
         next(batches)
-    assert not any(array() is not None for array in made)
+    assert dataset.alive() == 0
 
 
 @pytest.mark.parametrize("workers", [0, 2])
