@@ -172,7 +172,7 @@ class Report:
             else:
                 theirs = self.find(target.row, target.peer)
                 what = f"{what} to {target.peer}"
-                asked = f"{target.bound:g}x"
+                asked = f"{target.bound:.3g}x"
                 if theirs is None or theirs.best != theirs.best:
                     lines.append(f"| {what} | {asked} | not measured | |")
                     continue
