@@ -41,6 +41,9 @@ __all__ = ["Dispatch"]
 
 _log = logging.getLogger(__name__)
 
+_WORTH_WAKING = 2e6  # nanoseconds of work for which another worker is woken
+_UNKNOWN_PACE = 1e9  # nanoseconds for a batch: each is worth it
+_PATIENCE = 0.005  # seconds without an answer from workers that were taken to be quick
 _MOST_FALSE_STARTS = 10  # workers in a row that a signal may end before they are ready
 
 
@@ -77,6 +80,7 @@ class Dispatch:
         self.versions = versions
         self.deaths = 0
         self._wanted = wanted
+        self._pace = _UNKNOWN_PACE  # nanoseconds that a batch has taken of late
         self._sent = 0  # tasks: the number of the last one
         self._flights: dict[int, _Flight] = {}  # by number
         # Sent again because nobody seemed to have them; an answer may come all the same.
@@ -124,7 +128,8 @@ class Dispatch:
                 )
             )  # fmt: skip
         if tasks:
-            self._pipes.send(tasks)
+            # Many if they take no time: one worker is woken for those of each write.
+            self._pipes.send(tasks, max(1, int(_WORTH_WAKING / self._pace)))
 
     def sort_out(self, orders: Iterable[Order] = ()) -> None:
         """Take back what no worker has taken, and send again what is wanted of it.
@@ -147,12 +152,21 @@ class Dispatch:
         Returns:
             Whether there was anything before the deadline, and the orders that it ended.
         """
-        news = self.crew.wait(deadline)
+        until = deadline
+        if self._pace < _WORTH_WAKING / 2:
+            soon = time.monotonic() + _PATIENCE
+            until = soon if deadline is None else min(soon, deadline)
+        news = self.crew.wait(until)
         if news.ended:
             return True, self._bury(news.ended)
         if news.answers:
             return True, self._open(self._pipes.receive())
-        return False, []
+        if until == deadline:
+            return False, []
+        # Not so quick after all: what they cannot get to is for those who sleep.
+        self._pace = _UNKNOWN_PACE
+        self.sort_out()
+        return True, []
 
     def give_up(self, ticket: int, *, again: bool, slowest_start: float) -> GivenUp:
         """End the worker that builds a batch, or all that are ready if none has begun it.
@@ -228,6 +242,7 @@ class Dispatch:
             if result.kind >= Kind.READY:
                 self._welcome(result)
                 continue
+            self._pace += (result.busy - self._pace) / 16
             number = result.number
             flight = flights.pop(number, None) or self._limbo.pop(number)
             self._reading[result.worker] = flight.version

@@ -15,6 +15,7 @@ worker that writes a result. Single-threaded, but for :func:`_after_fork`.
 from __future__ import annotations
 
 import os
+import select
 import weakref
 from collections import deque
 from contextlib import ExitStack, suppress
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Pipes"]
 
 _READ_BYTES = 65536  # what a pipe holds, at the most, by default
+_MOST_TOGETHER = select.PIPE_BUF // RECORD_BYTES  # in one write that is atomic
 
 
 class Pipes:
@@ -43,7 +45,7 @@ class Pipes:
 
     def __init__(self) -> None:
         self.foreign = False
-        self._backlog: deque[bytes] = deque()  # what the task pipe had no room for
+        self._backlog: deque[bytes] = deque()  # writes that found no room in the pipe
         # The parent's own ends are apart: workers leave when they are gone. A forked copy
         # of the parent, which would keep them open, lets go of them.
         with ExitStack() as own, ExitStack() as theirs:
@@ -58,13 +60,20 @@ class Pipes:
             self._own, self._theirs = own.pop_all(), theirs.pop_all()
         _everyones.add(self)
 
-    def send(self, tasks: Iterable[Task]) -> None:
-        """Put tasks into the pipe; what it has no room for waits here."""
+    def send(self, tasks: Iterable[Task], together: int = 1) -> None:
+        """Put tasks into the pipe; what it has no room for waits here.
+
+        Args:
+            tasks: In the order in which they are to be begun.
+            together: How many go into one write. Each write wakes one idle worker.
+        """
         self.check_here()
-        self._backlog += (task.pack() for task in tasks)
+        records = b"".join([task.pack() for task in tasks])
+        size = min(together, _MOST_TOGETHER) * RECORD_BYTES
+        starts = range(0, len(records), size)
+        self._backlog += [records[start : start + size] for start in starts]
         while self._backlog:
             try:
-                # One by one: each write wakes one worker, if one is idle.
                 os.write(self._tasks_in, self._backlog[0])
             except BlockingIOError:
                 return

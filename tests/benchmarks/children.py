@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+import time
 from contextlib import suppress
 from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any
@@ -18,15 +19,16 @@ from .workloads import Arrays, Workload
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["DELIVERED", "FAULTS", "KEPT", "NAMES", "SHARED"]
+__all__ = ["DELIVERED", "FAULTS", "KEPT", "NAMES", "SHARED", "STARTED"]
 
-DELIVERED, FAULTS, KEPT, NAMES, SHARED = (
-    "delivered", "faults", "kept", "names", "shared",
+DELIVERED, FAULTS, KEPT, NAMES, SHARED, STARTED = (
+    "delivered", "faults", "kept", "names", "shared", "started",
 )  # fmt: skip
 _SIZES: dict[str, tuple[int, ...]] = {
     "small": (32, 8), "mid": (64, 3, 64, 64), "kept": (2000,),
 }  # fmt: skip
 _WARM, _COUNTED = 10_000, 1000  # batches, twenty epochs and two
+_WINDOWS = 3  # in each of which faults are counted
 
 
 class _Rows(Workload):
@@ -69,13 +71,30 @@ def faults(size: str, who: str, _: int) -> str:
     """Page faults of this process for each batch, after some to warm up."""
     with CONTESTANTS[who](Arrays(500, *_SIZES[size]), Terms()) as epoch:
         batches = chain.from_iterable(epoch() for _ in repeat(None))
-        for number in (_WARM, _COUNTED, _COUNTED):  # what counts them is warm, too
+        counts = []
+        # What counts them is to be warm, too.
+        for number in (_WARM, _COUNTED, *repeat(_COUNTED, _WINDOWS)):
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
             for batch in islice(batches, number):
                 float(batch[0].sum())
                 del batch
             after = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    return str((after - before) / _COUNTED)
+            counts.append((after - before) / number)
+    return " ".join(map(str, counts[-_WINDOWS:]))
+
+
+def started(size: str, who: str, times: int) -> str:
+    """Milliseconds until a first epoch's first batch is there, some times over."""
+    took = []
+    for _ in range(times):
+        with CONTESTANTS[who](Arrays(10, *_SIZES[size]), Terms()) as epoch:
+            start = time.perf_counter()
+            batches = iter(epoch())
+            next(batches)
+            took.append((time.perf_counter() - start) * 1e3)
+            for batch in batches:
+                del batch
+    return " ".join(map(str, took))
 
 
 def shared(_: str, who: str, workers: int) -> str:
@@ -125,6 +144,7 @@ def _pss() -> int:
 
 _CHILDREN: dict[str, Callable[[str, str, int], str]] = {
     DELIVERED: delivered, FAULTS: faults, SHARED: shared, NAMES: names, KEPT: kept,
+    STARTED: started,
 }  # fmt: skip
 
 if __name__ == "__main__":
