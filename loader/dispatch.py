@@ -42,7 +42,6 @@ __all__ = ["Dispatch"]
 _log = logging.getLogger(__name__)
 
 _WORTH_WAKING = 2e6  # nanoseconds of work for which another worker is woken
-_UNKNOWN_PACE = 1e9  # nanoseconds for a batch: each is worth it
 _PATIENCE = 0.005  # seconds without an answer from workers that were taken to be quick
 _MOST_FALSE_STARTS = 10  # workers in a row that a signal may end before they are ready
 
@@ -80,7 +79,9 @@ class Dispatch:
         self.versions = versions
         self.deaths = 0
         self._wanted = wanted
-        self._pace = _UNKNOWN_PACE  # nanoseconds that a batch has taken of late
+        # Nanoseconds that a batch has taken of late. Until that is known, each is slow.
+        self._pace = _WORTH_WAKING
+        self._crowded = False  # whether one worker was woken for several tasks
         self._sent = 0  # tasks: the number of the last one
         self._flights: dict[int, _Flight] = {}  # by number
         # Sent again because nobody seemed to have them; an answer may come all the same.
@@ -128,8 +129,10 @@ class Dispatch:
                 )
             )  # fmt: skip
         if tasks:
-            # Many if they take no time: one worker is woken for those of each write.
-            self._pipes.send(tasks, max(1, int(_WORTH_WAKING / self._pace)))
+            # One worker is woken for those of each write: for many if they take no time.
+            together = min(len(tasks), max(1, int(_WORTH_WAKING / self._pace)))
+            self._crowded |= together > 1
+            self._pipes.send(tasks, together)
 
     def sort_out(self, orders: Iterable[Order] = ()) -> None:
         """Take back what no worker has taken, and send again what is wanted of it.
@@ -144,7 +147,7 @@ class Dispatch:
         self.send(sorted([*missing, *taken], key=by_ticket))
 
     def turn(self, deadline: float | None) -> tuple[bool, list[Completion]]:
-        """Hear one thing: some answers, or the end of some workers.
+        """Hear one thing: some answers, the end of some workers, or that they are slow.
 
         Args:
             deadline: ``time.monotonic()`` moment to give up at; None waits for ever.
@@ -153,7 +156,7 @@ class Dispatch:
             Whether there was anything before the deadline, and the orders that it ended.
         """
         until = deadline
-        if self._pace < _WORTH_WAKING / 2:
+        if self._crowded and self._flights:
             soon = time.monotonic() + _PATIENCE
             until = soon if deadline is None else min(soon, deadline)
         news = self.crew.wait(until)
@@ -164,7 +167,8 @@ class Dispatch:
         if until == deadline:
             return False, []
         # Not so quick after all: what they cannot get to is for those who sleep.
-        self._pace = _UNKNOWN_PACE
+        self._crowded = False
+        self._pace = max(self._pace, _WORTH_WAKING)
         self.sort_out()
         return True, []
 

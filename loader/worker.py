@@ -185,7 +185,7 @@ def _queue_up(tasks: int) -> Any:
     """Stand in line for tasks.
 
     Of idle workers the kernel wakes the one that has been in the line for longest, for
-    each task that is written: its caches are warm, and the others sleep on.
+    each write of tasks: its caches are warm, and the others sleep on.
     """
     with suppress(AttributeError, OSError):  # not Linux, or not all of it
         line = select.epoll()

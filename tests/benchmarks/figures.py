@@ -94,12 +94,7 @@ def _start(rounds: int) -> Iterator[Result]:
     """In a process of its own: a fork takes the longer the more memory its parent has."""
     row, unit = "first batch of a first epoch", "ms"
     for who in (*_POOLS, *_PEERS):
-        try:
-            said = _child(STARTED, "small", who, 2 * rounds)
-        except subprocess.SubprocessError as error:
-            yield _failed(row, who, unit, error)
-            continue
-        yield summary(row, who, unit, [float(took) for took in said.split()])
+        yield _measured(row, who, unit, STARTED, "small", who, 2 * rounds)
 
 
 # ---- system calls and page faults ----------------------------------------------------
@@ -140,24 +135,31 @@ def _faults(rounds: int) -> Iterator[Result]:
     for size in ("small", "mid"):
         row, unit = f"page faults, {size}", "faults a batch"
         for who in ("feedline threads", "feedline processes", *_PEERS):
-            try:
-                said = _child(FAULTS, size, who, 0)
-            except subprocess.SubprocessError as error:
-                yield _failed(row, who, unit, error)
-                continue
-            yield summary(row, who, unit, [float(faults) for faults in said.split()])
+            yield _measured(row, who, unit, FAULTS, size, who, 0)
+
+
+def _measured(row: str, who: str, unit: str, *arguments: object) -> Result:
+    """What a process of its own says, or why it says nothing."""
+    try:
+        said = [float(figure) for figure in _child(*arguments).split()]
+        return summary(row, who, unit, said)
+    except (subprocess.SubprocessError, ValueError) as error:
+        return _failed(row, who, unit, error)
 
 
 def _child(
     *arguments: object, before: list[str] | None = None, limit: int = 300
 ) -> str:
     """Run something of ``children`` in a process of its own; return its last line."""
-    done = subprocess.run(
-        [*(before or []), sys.executable, "-m", "tests.benchmarks.children",
-         *map(str, arguments)],
-        cwd=_ROOT, capture_output=True, text=True, timeout=limit, check=False,
-        env={**os.environ, "KERAS_BACKEND": os.environ.get("KERAS_BACKEND", "torch")},
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            [*(before or []), sys.executable, "-m", "tests.benchmarks.children",
+             *map(str, arguments)],
+            cwd=_ROOT, capture_output=True, text=True, timeout=limit, check=False,
+            env={"KERAS_BACKEND": "torch", **os.environ},
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise subprocess.SubprocessError(f"not over after {limit} s") from None
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no word"])[-1]
         raise subprocess.SubprocessError(f"exit {done.returncode}: {last}")
@@ -170,24 +172,14 @@ def _child(
 def _memory(rounds: int) -> Iterator[Result]:
     row, unit = "memory that 4 workers add to a dataset of 2 GB", "% PSS"
     for who in ("feedline processes", "torch arrays", "keras processes"):
-        try:
-            yield summary(row, who, unit, [float(_child(SHARED, "big", who, 4))])
-        except subprocess.SubprocessError as error:
-            yield _failed(row, who, unit, error)
+        yield _measured(row, who, unit, SHARED, "big", who, 4)
     row, unit = "memory that 4 workers add to a million names, 3 epochs", "MB PSS"
     for who in ("feedline processes", "torch arrays", "keras processes"):
         for kind in ("list", "array"):
-            try:
-                value = float(_child(NAMES, kind, who, 4))
-                yield summary(row, f"{who}, {kind}", unit, [value])
-            except subprocess.SubprocessError as error:
-                yield _failed(row, f"{who}, {kind}", unit, error)
+            yield _measured(row, f"{who}, {kind}", unit, NAMES, kind, who, 4)
     row, unit = "10,000 batches kept, 256 descriptors", "descriptors"
     for who in ("feedline processes", "torch tensors", "keras processes"):
-        try:
-            yield summary(row, who, unit, [float(_child(KEPT, "kept", who, 10_000))])
-        except subprocess.SubprocessError as error:
-            yield _failed(row, who, unit, error)
+        yield _measured(row, who, unit, KEPT, "kept", who, 10_000)
 
 
 # ---- import --------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 import psutil
@@ -10,7 +11,7 @@ import pytest
 
 from feedline import Loader
 from feedline.records import RECORD_BYTES
-from tests.datasets import Gate, Numbers, wait_until
+from tests.datasets import PATIENCE, Gate, Numbers, wait_until
 
 from .test_promises import KINDS
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_LEARNT = 200  # batches after which the engine knows that they are quick
+_LEARNT = 100  # batches after which the engine knows that they are quick
 
 
 def test_tasks_of_quick_batches_go_out_in_one_write(
@@ -33,6 +34,7 @@ def test_tasks_of_quick_batches_go_out_in_one_write(
         return write(fd, data)
 
     monkeypatch.setattr("os.write", noting)
+    monkeypatch.setattr("feedline.dispatch._PATIENCE", PATIENCE)
     length = 2 * _LEARNT
     with Loader(Numbers(length), max_queue_size=20, **KINDS["fork"]) as loader:
         assert list(loader) == list(range(length))
@@ -77,6 +79,37 @@ def test_after_quick_batches_slow_ones_are_built_side_by_side(
     dataset = _Pairs(tmp_path, first)
     with Loader(dataset, in_order=in_order, **KINDS["fork"]) as loader:
         assert sorted(_batches(loader)) == list(range(len(dataset)))
+
+
+class _Slower(Numbers):
+    """Quick batches, and three at the end; the first of them takes a while."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(10 + 3 * _LEARNT)  # ten at once, and then three at a time
+        self.gate = Gate(folder)
+        self.first = self.length - 3
+
+    def __getitem__(self, index: int) -> int:
+        if index == self.first:
+            time.sleep(0.05)
+        if index > self.first:
+            self.gate.arrive(index)
+            self.gate.await_arrival(2 * self.first + 3 - index)
+        return index
+
+
+def test_slow_batches_are_built_side_by_side_though_one_has_answered(
+    tmp_path: Path,
+) -> None:
+    """Its answer says that they are slow, while others still lie where they lay."""
+    dataset = _Slower(tmp_path)
+    with Loader(dataset, **KINDS["fork"]) as loader:
+        for batch in loader:
+            if batch == dataset.first - 9:
+                wait_until(_all_sleep, "all are idle")
+            if batch == dataset.first - 8:  # the three have been asked for
+                dataset.gate.await_arrival(dataset.first + 1)
+    assert batch == len(dataset) - 1
 
 
 class _Last(Numbers):
