@@ -42,6 +42,10 @@ STACK_SIGNAL = (
     signal.SIGRTMAX - 3 if hasattr(signal, "SIGRTMAX") else int(signal.SIGUSR2)
 )
 
+# Options of glibc's mallopt(3), in bytes, and the variables that set them.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_MALLOC = frozenset({"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"})
+
 
 class Descriptor:
     """A file descriptor that goes along with a starting process, forked or not."""
@@ -106,6 +110,7 @@ def main(setup: Setup) -> None:
     )
     watcher.start()
     _limit_threads()
+    _keep_memory()
     own_globals()
     gc.freeze()  # the collector would touch, and so copy, every page that was forked
     arena = Arena(setup.arena.fd, setup.stride)
@@ -272,3 +277,21 @@ def _limit_threads() -> None:
     limits = sys.modules.get("threadpoolctl")
     if limits is not None:
         limits.threadpool_limits(1)
+
+
+def _keep_memory() -> None:
+    """Keep the memory of large arrays for the next batch, unless the user chose otherwise.
+
+    glibc gives a block of more than 32 MB back as soon as it is freed, and to touch as much
+    new memory takes as long as to copy it.
+    """
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    if "glibc.malloc" in tunables or not _MALLOC.isdisjoint(os.environ):
+        return
+    with suppress(ImportError, OSError, AttributeError):  # another C library
+        import ctypes
+
+        libc = ctypes.CDLL(None)
+        # Old versions refuse the first; the second alone would make things worse.
+        if libc.mallopt(_MMAP_THRESHOLD, 2**27):
+            libc.mallopt(_TRIM_THRESHOLD, 2**28)
