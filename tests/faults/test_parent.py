@@ -235,7 +235,7 @@ TWO_ITERATORS = """
 from feedline import Loader
 from tests.datasets import Blocks
 
-def interrupt(tasks):
+def interrupt(*_):
     del pipes.send  # once
     raise KeyboardInterrupt
 
