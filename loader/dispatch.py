@@ -24,6 +24,7 @@ from .errors import (
     add_note,
     describe_exit,
 )
+from .pace import PATIENCE, Pace
 from .pool import MOST_ATTEMPTS, GivenUp, by_ticket
 from .postmortem import start_trouble
 from .records import Completion, Kind, Task
@@ -41,8 +42,6 @@ __all__ = ["Dispatch"]
 
 _log = logging.getLogger(__name__)
 
-_WORTH_WAKING = 2e6  # nanoseconds of work for which another worker is woken
-_PATIENCE = 0.005  # seconds without an answer from workers that were taken to be quick
 _MOST_FALSE_STARTS = 10  # workers in a row that a signal may end before they are ready
 
 
@@ -79,9 +78,7 @@ class Dispatch:
         self.versions = versions
         self.deaths = 0
         self._wanted = wanted
-        # Nanoseconds that a batch has taken of late. Until that is known, each is slow.
-        self._pace = _WORTH_WAKING
-        self._crowded = False  # whether one worker was woken for several tasks
+        self._pace = Pace()
         self._sent = 0  # tasks: the number of the last one
         self._flights: dict[int, _Flight] = {}  # by number
         # Sent again because nobody seemed to have them; an answer may come all the same.
@@ -129,10 +126,7 @@ class Dispatch:
                 )
             )  # fmt: skip
         if tasks:
-            # One worker is woken for those of each write: for many if they take no time.
-            together = min(len(tasks), max(1, int(_WORTH_WAKING / self._pace)))
-            self._crowded |= together > 1
-            self._pipes.send(tasks, together)
+            self._pipes.send(tasks, self._pace.together(len(tasks)))
 
     def sort_out(self, orders: Iterable[Order] = ()) -> None:
         """Take back what no worker has taken, and send again what is wanted of it.
@@ -156,8 +150,8 @@ class Dispatch:
             Whether there was anything before the deadline, and the orders that it ended.
         """
         until = deadline
-        if self._crowded and self._flights:
-            soon = time.monotonic() + _PATIENCE
+        if self._pace.crowded and self._flights:
+            soon = time.monotonic() + PATIENCE
             until = soon if deadline is None else min(soon, deadline)
         news = self.crew.wait(until)
         if news.ended:
@@ -167,8 +161,7 @@ class Dispatch:
         if until == deadline:
             return False, []
         # Not so quick after all: what they cannot get to is for those who sleep.
-        self._crowded = False
-        self._pace = max(self._pace, _WORTH_WAKING)
+        self._pace.slowed()
         self.sort_out()
         return True, []
 
@@ -246,7 +239,7 @@ class Dispatch:
             if result.kind >= Kind.READY:
                 self._welcome(result)
                 continue
-            self._pace += (result.busy - self._pace) / 16
+            self._pace.heard(result.busy)
             number = result.number
             flight = flights.pop(number, None) or self._limbo.pop(number)
             self._reading[result.worker] = flight.version

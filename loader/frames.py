@@ -10,7 +10,8 @@ import os
 import select
 from contextlib import suppress
 
-from .worker import STACK_SIGNAL, main
+from .process_settings import STACK_SIGNAL
+from .worker import main
 
 __all__ = ["frames_left", "frames_now"]
 

@@ -80,12 +80,13 @@ class Pipes:
             self._backlog.popleft()
 
     def take_back(self) -> list[Task]:
-        """Take all tasks that no worker has taken."""
-        records = b"".join(self._backlog)
-        self._backlog.clear()
+        """Take all tasks that no worker has taken, in the order of sending."""
+        records = b""
         with suppress(BlockingIOError):
             while more := os.read(self.tasks, _READ_BYTES):
                 records += more
+        records += b"".join(self._backlog)
+        self._backlog.clear()
         return [
             Task.unpack(records[at : at + RECORD_BYTES])
             for at in range(0, len(records), RECORD_BYTES)

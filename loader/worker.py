@@ -7,17 +7,14 @@ task pipe ends, or its parent does, it leaves.
 
 from __future__ import annotations
 
-import faulthandler
 import gc
 import os
 import pickle
 import select
-import signal
-import sys
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import parent_process, reduction
+from multiprocessing import reduction
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +23,12 @@ from .codec import Writer
 from .errors import BatchEncodingError, add_note
 from .inplace import Site
 from .pickling import REFUSALS, find_refused
+from .process_settings import (
+    keep_memory,
+    leave_with_parent,
+    limit_threads,
+    set_signals,
+)
 from .records import RECORD_BYTES, Kind, Result, Task
 from .remote import pack_error
 from .seeding import own_globals
@@ -35,16 +38,7 @@ if TYPE_CHECKING:
     from .build import Built, Recipe
     from .snapshot import Birth
 
-__all__ = ["STACK_SIGNAL", "Descriptor", "Setup", "main"]
-
-# Makes a worker write its Python frames into its trace file, even when it hangs in C.
-STACK_SIGNAL = (
-    signal.SIGRTMAX - 3 if hasattr(signal, "SIGRTMAX") else int(signal.SIGUSR2)
-)
-
-# Options of glibc's mallopt(3), in bytes, and the variables that set them.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_MALLOC = frozenset({"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"})
+__all__ = ["Descriptor", "Setup", "main"]
 
 
 class Descriptor:
@@ -101,16 +95,17 @@ class Setup:
 
 def main(setup: Setup) -> None:
     """A worker's life."""
-    _set_signals(setup.trace.fd)
+    set_signals(setup.trace.fd)
+    parent = None if setup.parent is None else setup.parent.fd
     watcher = threading.Thread(
-        target=_leave_with_parent,
-        args=(setup.parent, setup.litter),
+        target=leave_with_parent,
+        args=(parent, setup.litter),
         name="feedline-parent",
         daemon=True,
     )
     watcher.start()
-    _limit_threads()
-    _keep_memory()
+    limit_threads()
+    keep_memory()
     own_globals()
     gc.freeze()  # the collector would touch, and so copy, every page that was forked
     arena = Arena(setup.arena.fd, setup.stride)
@@ -231,67 +226,3 @@ def _write_batch(writer: Writer, task: Task, batch: Any) -> int:
 
 def _name(setup: Setup) -> str:
     return f"worker {setup.worker} (pid {os.getpid()})"
-
-
-def _set_signals(trace: int) -> None:
-    # Ctrl-C reaches the whole process group: the parent alone answers it. What the parent
-    # does on other signals is not for its forked copies to repeat.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.set_wakeup_fd(-1)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
-    faulthandler.enable(trace, all_threads=False)
-    faulthandler.register(STACK_SIGNAL, trace, all_threads=False)
-
-
-def _leave_with_parent(parent: Descriptor | None, litter: str | None) -> None:
-    process = parent_process()
-    if parent is not None:
-        end = parent.fd
-    elif process is not None:
-        end = process.sentinel
-    else:
-        return
-    watch = select.poll()
-    watch.register(end, select.POLLIN)
-    watch.poll()
-    if litter is not None:
-        with suppress(OSError):
-            os.unlink(litter)
-        with suppress(OSError):
-            os.rmdir(os.path.dirname(litter))
-    os._exit(1)
-
-
-def _limit_threads() -> None:
-    """One thread of compiled code for each worker, unless the user chose otherwise.
-
-    More would compete with the other workers for the same cores.
-    """
-    if "OMP_NUM_THREADS" in os.environ:
-        return
-    os.environ["OMP_NUM_THREADS"] = "1"
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.set_num_threads(1)
-    limits = sys.modules.get("threadpoolctl")
-    if limits is not None:
-        limits.threadpool_limits(1)
-
-
-def _keep_memory() -> None:
-    """Keep the memory of large arrays for the next batch, unless the user chose otherwise.
-
-    glibc gives a block of more than 32 MB back as soon as it is freed, and to touch as much
-    new memory takes as long as to copy it.
-    """
-    tunables = os.environ.get("GLIBC_TUNABLES", "")
-    if "glibc.malloc" in tunables or not _MALLOC.isdisjoint(os.environ):
-        return
-    with suppress(ImportError, OSError, AttributeError):  # another C library
-        import ctypes
-
-        libc = ctypes.CDLL(None)
-        # Old versions refuse the first; the second alone would make things worse.
-        if libc.mallopt(_MMAP_THRESHOLD, 2**27):
-            libc.mallopt(_TRIM_THRESHOLD, 2**28)
