@@ -152,13 +152,18 @@ class Reporting(Numbers):
 
 
 class Uneven(Reporting):
-    """Small batches, and after a few of them some that are a thousand times as large."""
+    """Small batches, and after a few of them some that are a thousand times as large.
+
+    The first large one is finished only after the next has begun.
+    """
 
     def bytes_of(self, index: int) -> int:
         return 1_000_000 if index > 4 and index % 3 else 1000
 
     def __getitem__(self, index: int) -> Any:
         self.gate.arrive(index)
+        if index == 5:
+            self.gate.await_arrival(7)
         return np.full(self.bytes_of(index), index % 256, np.uint8)
 
 
