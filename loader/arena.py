@@ -1,19 +1,8 @@
-"""Shared memory: one anonymous file, cut into slots that are lent, leased and reused.
-
-::
-
-    FREE ──lend()──▶ LENT ──lease()──▶ LEASED ──last view dies──▶ FREE
-                      │                                            │ one too many, or
-                      └──free()──▶ FREE                            ▼ far too large
-                                                                  COLD (no memory)
-
-*Lent*, one worker may write a slot; *leased*, the consumer has views of it; *free*, nobody
-touches it, but its memory stays warm, because touching new memory costs twenty times as
-much as reusing old; *cold*, its memory went back to the kernel. Slots are numbered from 1;
-slot 0 is the board where workers say what they are building.
+"""Shared memory: one anonymous file, cut into slots.
 
 The file has no name, so that nothing is left when its last process ends, and it is not
-charged to ``/dev/shm``. One descriptor serves any number of batches.
+charged to ``/dev/shm``. It is sparse: a slot takes as much memory as was written there. One
+descriptor serves any number of batches.
 """
 
 from __future__ import annotations
@@ -24,7 +13,6 @@ import os
 import struct
 import tempfile
 import weakref
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,10 +24,8 @@ if TYPE_CHECKING:
 
     from .mapped import PageLock
 
-__all__ = ["BOARD", "BOARD_START", "HEADER", "Arena", "Slots", "raw"]
+__all__ = ["HEADER", "Arena", "raw"]
 
-BOARD = 0  # the slot of the claim board
-BOARD_START = 64  # bytes, behind the slot's header
 HEADER = struct.Struct("<qqqq")  # allocated bytes; body at, body size; buffers
 
 _SIZES = (2**62, 2**53, 2**43)  # bytes; the largest sparse file that the system allows
@@ -167,11 +153,6 @@ class Arena:
         _own(anchor[:size])
         self.forget(slot)
 
-    def board(self, cells: int) -> memoryview:
-        """The claim board: a signed 8-byte cell for each worker."""
-        whole = raw(self.view(BOARD, BOARD_START + cells * 8))
-        return whole[BOARD_START : BOARD_START + cells * 8].cast("q")
-
     def forget(self, slot: int) -> None:
         """Drop the mapping of a slot; arrays over it keep theirs."""
         self._mapped.pop(slot, None)
@@ -229,103 +210,3 @@ class Arena:
             self.fd, slot * self.stride, min(room, self.stride), private=private
         )
         return np.asarray(mapping)
-
-
-class _Lease(weakref.ref[Any]):
-    """Watches the object that every view of a slot keeps alive."""
-
-    __slots__ = ("keep", "size", "slot")
-
-    slot: int
-    size: int
-    keep: bool
-
-
-class Slots:
-    """Who has which slot: the parent's side of the arena.
-
-    Args:
-        arena: Where they lie.
-        spare: How many free slots keep their memory.
-    """
-
-    def __init__(self, arena: Arena, spare: int) -> None:
-        self.arena = arena
-        # The kernel maps no more than 65,530 areas for one process, by default.
-        self.most_leased = min(16384, arena.capacity // 2)
-        self._spare = spare
-        self._made = BOARD
-        self._free: list[int] = []  # the warmest last
-        self._cold: list[int] = []
-        self._leases: dict[int, _Lease] = {}
-        self._returned: deque[_Lease] = deque()
-        self._held: dict[int, int] = {}  # slot -> bytes of memory behind it
-        self._typical = 0.0  # bytes of a batch; forgets slowly
-
-    @property
-    def leased(self) -> int:
-        """How many slots the consumer has views of."""
-        return len(self._leases) - len(self._returned)
-
-    def lend(self) -> int:
-        """Take a slot for one writer.
-
-        Raises:
-            MemoryError: All that there can be are taken.
-        """
-        self._reclaim()
-        for shelf in (self._free, self._cold):
-            if shelf:
-                return shelf.pop()
-        if self._made + 1 >= self.arena.capacity:
-            raise MemoryError(
-                f"all {self.arena.capacity} slots of shared memory are taken; keep fewer "
-                "batches, or copies of them"
-            )
-        self._made += 1
-        return self._made
-
-    def lease(self, slot: int, size: int, anchor: object, *, keep: bool = True) -> None:
-        """Keep a lent slot until ``anchor`` dies, and then take it back.
-
-        Args:
-            slot: Its number.
-            size: Bytes that were written.
-            anchor: What every user of the slot keeps alive.
-            keep: Whether the memory is worth keeping for the next batch.
-        """
-        # Runs wherever the last view dies: in any thread, between any two bytecodes,
-        # perhaps while this very object is busy. An append is safe there, a lock is not.
-        lease = _Lease(anchor, self._returned.append)
-        lease.slot, lease.size, lease.keep = slot, size, keep
-        self._leases[slot] = lease
-
-    def free(self, slot: int, size: int = 0) -> None:
-        """Take a lent slot back. ``size`` is what was written, where it is known."""
-        self._typical = max(float(size), self._typical * 0.97)
-        self._held[slot] = max(size, self._held.get(slot, 0))
-        self._free.append(slot)
-        # The coldest goes if there are too many or if it is far too large by now: one
-        # giant batch, or many that were kept and released, must not hold memory for ever.
-        coldest = self._free[0]
-        too_large = self._held[coldest] > 4 * self._typical + 2**20
-        if len(self._free) > self._spare or too_large:
-            del self._free[0]
-            self.retire(coldest)
-            self._cold.append(coldest)
-
-    def retire(self, slot: int) -> None:
-        """Give the memory of a slot back; without :meth:`free`, it is not used again."""
-        self._held.pop(slot, None)
-        self.arena.forget(slot)
-        self.arena.punch(slot)
-
-    def _reclaim(self) -> None:
-        while self._returned:
-            lease = self._returned.popleft()
-            del self._leases[lease.slot]
-            if lease.keep:
-                self.free(lease.slot, lease.size)
-            else:
-                self.retire(lease.slot)
-                self._cold.append(lease.slot)

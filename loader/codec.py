@@ -23,7 +23,8 @@ from .pickling import pickled
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .arena import Arena, Slots
+    from .arena import Arena
+    from .slots import Slots
 
 __all__ = ["Writer", "read"]
 
@@ -35,7 +36,7 @@ class Writer:
 
     Args:
         arena: Where the slot lies.
-        slot: Its number; lent to this writer.
+        slot: Its number; lent or offered to this writer.
     """
 
     def __init__(self, arena: Arena, slot: int) -> None:
@@ -133,7 +134,7 @@ class Writer:
         return offset
 
 
-def read(slots: Slots, slot: int, size: int) -> Any:
+def read(slots: Slots, slot: int, size: int, writer: int | None = None) -> Any:
     """Take what a worker wrote out of a lent slot.
 
     The slot is free again when the object's last view of it is gone, at once if it has
@@ -143,6 +144,8 @@ def read(slots: Slots, slot: int, size: int) -> Any:
         slots: Its keeper.
         slot: Its number.
         size: What :meth:`Writer.write` returned.
+        writer: The worker that may use the slot again. One without arrays is too small for
+            that to matter.
 
     Raises:
         Exception: Whatever the object raises when it is put together.
@@ -159,10 +162,11 @@ def read(slots: Slots, slot: int, size: int) -> Any:
     whole = raw(anchor)[:size]
     if slots.leased >= slots.most_leased:
         whole = memoryview(bytearray(whole))  # the consumer keeps very many
-        slots.free(slot, size)
+        del anchor  # and its mapping
+        slots.free(slot, size, writer)
     else:
-        slots.lease(slot, size, anchor)
-    del anchor
+        slots.lease(slot, size, anchor, writer)
+        del anchor
     table = struct.unpack_from(f"<{2 * count}q", whole, at - 16 * count)
     buffers = [
         whole[offset : offset + nbytes]

@@ -1,6 +1,6 @@
 """The worker processes of one pool: starting, hearing, asking and ending them.
 
-With them the parent shares two pipes, one arena and one claim board, and nothing else. A
+With them the parent shares two pipes and one arena, with the board, and nothing else. A
 worker's end is heard in one place, its exit descriptor.
 """
 
@@ -16,7 +16,8 @@ from math import ceil
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
-from .arena import BOARD, BOARD_START, Arena, Slots
+from .arena import Arena
+from .board import Board
 from .errors import LoaderClosedError
 from .frames import frames_left, frames_now
 from .pipes import Pipes
@@ -27,6 +28,7 @@ from .postmortem import (
     memory_peak,
     peak_of_children,
 )
+from .slots import Slots
 from .starting import servers_socket, start, undisturbed
 from .worker import Descriptor, Setup, main
 
@@ -122,9 +124,10 @@ class Crew:
                 undo.callback(os.close, self._parent)
             arena = Arena.create(anonymous=not self._portable)
             undo.callback(arena.close)
-            arena.reserve(BOARD, BOARD_START + 8 * (self.size + 1))
-            self._board = arena.board(self.size + 1)  # the last: whether we close
-            self.slots = Slots(arena, spare=2 * options.max_queue_size + 8)
+            self._board = Board(arena, self.size)
+            self.slots = Slots(
+                arena, 2 * options.max_queue_size + 8, self._board.offers
+            )
             self._answers = self.pipes.answers
             self._poll = select.poll()
             self._poll.register(self._answers, select.POLLIN)
@@ -146,7 +149,7 @@ class Crew:
             # process with it.
             resource_tracker.ensure_running()
         with undisturbed(), ExitStack() as undo:
-            self._board[worker] = 0
+            self._board.claims[worker] = 0
             trace, told = os.pipe()
             undo.callback(os.close, trace)
             os.set_blocking(trace, False)
@@ -216,7 +219,7 @@ class Crew:
 
     def claim(self, worker: int) -> int:
         """Number of the task that a worker has taken and not answered; 0 for none."""
-        return self._board[worker]
+        return self._board.claims[worker]
 
     def bury(self, worker: int) -> WorkerEnd:
         """Part with a worker that has ended, and tell how it did."""
@@ -260,7 +263,7 @@ class Crew:
         self.leaving = True
         with undisturbed():
             try:
-                self._board[self.size] = 1
+                self._board.leave()
                 self.pipes.hang_up()
                 self._those_left(_GRACE)
             finally:

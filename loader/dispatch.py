@@ -51,7 +51,7 @@ class _Flight:
 
     Attributes:
         order: What it is to build.
-        slot: Where its answer goes.
+        slot: Where its answer goes, unless the worker takes one that was offered to it.
         version: The state it is to be built from, kept for as long as it may be read.
     """
 
@@ -92,6 +92,11 @@ class Dispatch:
     def busy(self) -> bool:
         """Whether any task has not been answered."""
         return bool(self._flights)
+
+    def rest(self) -> None:
+        """Nothing is asked for: take back what was offered to workers."""
+        if not (self._flights or self._limbo):
+            self.crew.slots.recall()
 
     @property
     def started(self) -> bool:
@@ -153,6 +158,8 @@ class Dispatch:
         if self._pace.crowded and self._flights:
             soon = time.monotonic() + PATIENCE
             until = soon if deadline is None else min(soon, deadline)
+        self.crew.check_here()
+        self.crew.slots.reclaim()
         news = self.crew.wait(until)
         if news.ended:
             return True, self._bury(news.ended)
@@ -234,7 +241,7 @@ class Dispatch:
 
     def _open(self, results: list[Result]) -> list[Completion]:
         completions = []
-        flights, wanted = self._flights, self._wanted
+        flights, wanted, slots = self._flights, self._wanted, self.crew.slots
         for result in results:
             if result.kind >= Kind.READY:
                 self._welcome(result)
@@ -243,9 +250,15 @@ class Dispatch:
             number = result.number
             flight = flights.pop(number, None) or self._limbo.pop(number)
             self._reading[result.worker] = flight.version
+            if result.slot != flight.slot:
+                slots.accepted(result.slot, result.worker)
+                slots.free(flight.slot)
             order = wanted.pop(flight.order.ticket, None)
             if order is None:
-                self.crew.slots.free(result.slot, result.size)
+                if result.kind == Kind.NO_MEMORY:
+                    slots.retire(result.slot)
+                else:
+                    slots.free(result.slot, result.size, result.worker)
                 continue
             completions.append(self._completion(result, order))
         return completions
@@ -261,7 +274,7 @@ class Dispatch:
             )
             return Completion(order.ticket, error=error)
         try:
-            batch = read(self.crew.slots, result.slot, result.size)
+            batch = read(self.crew.slots, result.slot, result.size, result.worker)
             if result.kind != Kind.BATCH:
                 error = unpack_error(batch)
                 batch = None
@@ -299,6 +312,7 @@ class Dispatch:
         self._ended -= from_here
         for worker, end in ends.items():
             self.deaths += 1
+            crew.slots.withdraw(worker)
             if worker in from_here:  # whoever ended it tells of it
                 self._unready.pop(worker, None)
             else:

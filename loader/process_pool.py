@@ -115,6 +115,7 @@ class ProcessPool(Pool):
                 if not heard and not dispatch.end_builders():
                     self._disband()
                     return
+            dispatch.rest()
 
     def begin_epoch(self, *, alone: bool) -> None:
         """Have workers that see the dataset as it is now."""

@@ -46,7 +46,7 @@ class Task:
         number: Of this sending; an order that is sent again gets another.
         index: Which batch.
         epoch: In which epoch, from 0; below 2**31.
-        slot: Where to put the answer.
+        slot: Where to put the answer, unless another is offered to the worker.
         version: Which state of the dataset to build it from.
         state_slot: Where that state lies; 0 if the worker was born with it.
     """

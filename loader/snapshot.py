@@ -23,7 +23,8 @@ from .errors import DatasetEncodingError
 from .pickling import REFUSALS, find_refused, pickled
 
 if TYPE_CHECKING:
-    from .arena import Arena, Slots
+    from .arena import Arena
+    from .slots import Slots
 
 __all__ = ["Birth", "Version", "Versions", "load"]
 

@@ -1,8 +1,8 @@
 """What runs inside a worker process.
 
-It reads a task, says on the board that it has it, builds the batch, writes it into the
-task's slot, and says so in the result pipe. It takes no lock and shares none. When the
-task pipe ends, or its parent does, it leaves.
+It reads a task, says on the board that it has it, builds the batch, writes it into a slot
+that was offered to it or into the task's, and says so in the result pipe. It takes no lock
+and shares none. When the task pipe ends, or its parent does, it leaves.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from .arena import Arena
+from .board import Board
 from .codec import Writer
 from .errors import BatchEncodingError, add_note
 from .inplace import Site
@@ -32,6 +33,7 @@ from .process_settings import (
 from .records import RECORD_BYTES, Kind, Result, Task
 from .remote import pack_error
 from .seeding import own_globals
+from .slots import Offers
 from .snapshot import load
 
 if TYPE_CHECKING:
@@ -109,6 +111,7 @@ def main(setup: Setup) -> None:
     own_globals()
     gc.freeze()  # the collector would touch, and so copy, every page that was forked
     arena = Arena(setup.arena.fd, setup.stride)
+    board = Board(arena, setup.workers)
     with suppress(BrokenPipeError):  # the parent is gone, or has closed the pool
         try:
             dataset = setup.birth.dataset
@@ -126,23 +129,24 @@ def main(setup: Setup) -> None:
             _tell(setup, 0, size, 0, setup.start_slot, Kind.FAILED)
             return
         _tell(setup, 0, 0, 0, setup.start_slot, Kind.READY)
-        _serve(setup, arena, dataset)
-    if setup.litter and not arena.board(setup.workers + 1)[setup.workers]:
+        _serve(setup, arena, board, dataset)
+    if setup.litter and not board.leaving:
         watcher.join()  # the parent closes nothing, it dies
 
 
-def _serve(setup: Setup, arena: Arena, dataset: Any) -> None:
-    claim = arena.board(setup.workers)
-    version = setup.birth.version
+def _serve(setup: Setup, arena: Arena, board: Board, dataset: Any) -> None:
     worker, tasks = setup.worker, setup.tasks.fd
+    claims, offers = board.claims, Offers(board, worker)
+    version = setup.birth.version
     site = Site()
     site.open()
     line = _queue_up(tasks)
     while record := _next_record(tasks, line):
         task = Task.unpack(record)
-        claim[worker] = task.number
+        claims[worker] = task.number
         start = perf_counter_ns()
-        writer = site.room = Writer(arena, task.slot)
+        slot = offers.take() or task.slot
+        writer = site.room = Writer(arena, slot)
         built: Built | None = None
         kind: int = Kind.ERROR
         try:
@@ -176,9 +180,9 @@ def _serve(setup: Setup, arena: Arena, dataset: Any) -> None:
             except MemoryError:
                 kind, size = Kind.NO_MEMORY, 0
         busy = perf_counter_ns() - start
-        _tell(setup, task.number, size, busy, task.slot, kind)
+        _tell(setup, task.number, size, busy, slot, kind)
         # Only now: a task that no claim and no result tells of would be done again.
-        claim[worker] = 0
+        claims[worker] = 0
 
 
 def _queue_up(tasks: int) -> Any:

@@ -40,6 +40,8 @@ ORDER = [
     "remote",
     "mapped",
     "arena",
+    "board",
+    "slots",
     "codec",
     "snapshot",
     "process_settings",

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from unittest import mock
 
 from feedline import codec, epoch, thread_pool
-from feedline.arena import Slots
 from feedline.dispatch import Dispatch
+from feedline.slots import Slots
 
 from .peers import CONTESTANTS, Terms
 from .rounds import DELIVERED, timed
@@ -37,11 +37,21 @@ def _one_by_one() -> AbstractContextManager[Any]:
 
 
 def _new_memory() -> AbstractContextManager[Any]:
-    def free(self: Any, slot: int, size: int = 0) -> None:
+    def free(self: Any, slot: int, *written: Any) -> None:
         self.retire(slot)
         self._cold.append(slot)
 
     return mock.patch.object(Slots, "free", free)
+
+
+def _anyones_slot() -> AbstractContextManager[Any]:
+    """Offer no slot to the worker that wrote it."""
+    free = Slots.free
+
+    def to_all(self: Any, slot: int, size: int = 0, _: int | None = None) -> None:
+        free(self, slot, size)
+
+    return mock.patch.object(Slots, "free", to_all)
 
 
 def _in_the_stream() -> AbstractContextManager[Any]:
@@ -69,6 +79,7 @@ VARIANTS: dict[str, tuple[str, Patch]] = {
     "... in place": ("feedline in place", nullcontext),
     "... batches asked for one by one": ("feedline processes", _one_by_one),
     "... new memory for each batch": ("feedline processes", _new_memory),
+    "... slots that another worker wrote": ("feedline processes", _anyones_slot),
     "... arrays in the pickle stream": ("feedline processes", _in_the_stream),
     "... reading before waiting": ("feedline processes", _read_first),
     "threads": ("feedline threads", nullcontext),

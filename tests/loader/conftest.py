@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import pytest
+
+from feedline.arena import Arena
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Not skipped but left out: where everything is installed, a skip is a failure.
 collect_ignore = []
@@ -27,3 +33,11 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr("os.write", noting)
     return sizes
+
+
+@pytest.fixture(params=["anonymous", "file"])
+def arena(request: pytest.FixtureRequest) -> Iterator[Arena]:
+    """Shared memory, of both kinds."""
+    made = Arena.create(anonymous=request.param == "anonymous")
+    yield made
+    made.close()

@@ -19,9 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from feedline.arena import Arena, Slots
+from feedline.arena import Arena
 from feedline.codec import Writer, read
 from feedline.pickling import REFUSALS
+from feedline.slots import Slots
 from tests.optional import needs_torch, torch
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from feedline import Loader, PyDataset
-from feedline.arena import Arena, Slots
+from feedline.arena import Arena
 from feedline.device import CudaPageLock, checked_prefetch, copied_ahead, usable
 from feedline.mapped import Mapped
+from feedline.slots import Slots
 from feedline.torch import as_dataloader, as_tensors, tensors
 from tests.optional import needs_torch, torch
 

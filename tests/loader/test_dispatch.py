@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
 from feedline import Loader
-from feedline.records import RECORD_BYTES
-from tests.datasets import PATIENCE, Gate, Numbers, die, wait_until
+from feedline.board import OFFERS, Board
+from feedline.dispatch import Dispatch, _Flight
+from feedline.records import RECORD_BYTES, Kind, Order, Result
+from feedline.slots import Slots
+from feedline.snapshot import Version
+from tests.datasets import PATIENCE, Blocks, Gate, Numbers, block, die, wait_until
 
-from .test_promises import KINDS
+from .test_promises import KINDS, PROCESSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from feedline.arena import Arena
 
 _QUICK = 100  # batches after which the engine knows that they are quick
 _LAST = range(_QUICK, _QUICK + 4)  # however portions fall, two batches are in one write
@@ -141,3 +148,83 @@ def test_a_worker_that_was_woken_for_several_may_die(
     with Loader(dataset, **KINDS["fork"]) as loader:
         assert list(_batches(loader)) == list(range(len(dataset)))
         assert loader.stats().deaths == 1
+
+
+class _Mortal(Blocks):
+    """Arrays; every twentieth batch ends its worker, once."""
+
+    def __init__(self, folder: Path, length: int) -> None:
+        super().__init__(length)
+        self.gate = Gate(folder)
+
+    def __getitem__(self, index: int) -> Any:
+        if index % 20 == 19 and self.gate.arrive(index):
+            die("SIGKILL")
+        return super().__getitem__(index)
+
+
+@pytest.fixture
+def accepted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Slots that workers have used because they were offered to them."""
+    slots: list[int] = []
+    accept = Slots.accepted
+
+    def noting(self: Slots, slot: int, writer: int) -> None:
+        slots.append(slot)
+        accept(self, slot, writer)
+
+    monkeypatch.setattr(Slots, "accepted", noting)
+    return slots
+
+
+def _slots_of(loader: Any) -> Slots:
+    slots: Slots = loader._pool._dispatch.crew.slots
+    return slots
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("kind", PROCESSES)
+def test_workers_write_where_they_wrote_lately(
+    accepted: list[int], kind: str, workers: int
+) -> None:
+    dataset = Blocks(300)
+    with Loader(dataset, **KINDS[kind] | {"workers": workers}) as loader:
+        for epoch in range(2):
+            for number, (index, numbers) in enumerate(loader):
+                assert index == number
+                assert (numbers == block(number)).all()
+            assert len(accepted) > 20 * (epoch + 1)
+            slots = _slots_of(loader)
+            # In flight, kept by this loop, offered, and where workers start.
+            assert slots._made <= 10 + 2 + (OFFERS + 1) * workers
+
+
+def test_workers_may_die_while_they_write_where_they_wrote_lately(
+    accepted: list[int], tmp_path: Path
+) -> None:
+    with Loader(_Mortal(tmp_path, 200), **KINDS["fork"]) as loader:
+        for number, (index, numbers) in enumerate(loader):
+            assert index == number
+            assert (numbers == block(number)).all()
+        assert loader.stats().deaths == 10
+        slots = _slots_of(loader)
+        assert all(slots._offers[cell] == slot for slot, cell in slots._offered.items())
+        assert sum(map(len, slots._empty)) + len(slots._offered) == 2 * OFFERS
+        accepted.clear()
+        assert len(list(map(len, loader))) == 200
+        assert len(accepted) > 20
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_slot_without_memory_is_given_to_nobody(arena: Arena, wanted: bool) -> None:
+    board = Board(arena, 1)
+    slots = Slots(arena, 4, board.offers)
+    crew: Any = SimpleNamespace(slots=slots, pipes=None)
+    order = Order(0, 5, 0)
+    dispatch = Dispatch(crew, None, {0: order} if wanted else {})  # type: ignore[arg-type]
+    slot = slots.lend()
+    dispatch._flights[1] = _Flight(order, slot, Version(1))
+    ended = dispatch._open([Result(1, 0, 0, slot, 0, Kind.NO_MEMORY)])
+    assert [type(completion.error) for completion in ended] == [MemoryError] * wanted
+    assert not any(board.offers)
+    assert slot not in [slots.lend() for _ in range(10)]

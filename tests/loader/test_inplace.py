@@ -20,10 +20,11 @@ from hypothesis.extra import numpy as npst
 
 import feedline
 from feedline import Loader, PyDataset, inplace
-from feedline.arena import Arena, Slots
+from feedline.arena import Arena
 from feedline.codec import Writer, read
 from feedline.inplace import SMALLEST, Site
 from feedline.seeding import WorkerInfo, building
+from feedline.slots import Slots
 from tests.optional import needs_torch, torch
 
 if TYPE_CHECKING:

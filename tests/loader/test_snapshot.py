@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from feedline import PyDataset
-from feedline.arena import Arena, Slots
+from feedline.arena import Arena
 from feedline.errors import DatasetEncodingError
+from feedline.slots import Slots
 from feedline.snapshot import Versions, load
 from tests.optional import needs_torch, torch
 
