@@ -254,13 +254,12 @@ class Dispatch:
                 slots.accepted(result.slot, result.worker)
                 slots.free(flight.slot)
             order = wanted.pop(flight.order.ticket, None)
-            if order is None:
-                if result.kind == Kind.NO_MEMORY:
-                    slots.retire(result.slot)
-                else:
-                    slots.free(result.slot, result.size, result.worker)
-                continue
-            completions.append(self._completion(result, order))
+            if order is not None:
+                completions.append(self._completion(result, order))
+            elif result.kind == Kind.NO_MEMORY:
+                slots.retire(result.slot)
+            else:
+                slots.free(result.slot, result.size, result.worker)
         return completions
 
     def _completion(self, result: Result, order: Order) -> Completion:

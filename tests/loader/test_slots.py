@@ -322,6 +322,14 @@ class Offering:
         fill(self.slots.arena, slot, size, 1)
         return slot
 
+    def offered(self, count: int, size: int = PAGE, worker: int = 1) -> list[int]:
+        """Slots that a worker has written, in the order in which they are offered to it."""
+        lent = [self.slots.lend() for _ in range(count)]
+        for slot in lent:
+            fill(self.slots.arena, slot, size, 1)
+            self.slots.free(slot, size, worker)
+        return lent
+
 
 @pytest.fixture
 def offering(arena: Arena) -> Iterator[Offering]:
@@ -356,9 +364,7 @@ def test_what_was_accepted_is_lent_and_can_be_offered_again(offering: Offering) 
 
 
 def test_the_slot_offered_last_is_taken_first_mostly(offering: Offering) -> None:
-    lent = [offering.slots.lend() for _ in range(3)]
-    for slot in lent:
-        offering.slots.free(slot, PAGE, 1)
+    lent = offering.offered(3)
     taken = []
     for _ in range(200):
         taken.append(offering.written())
@@ -369,9 +375,7 @@ def test_the_slot_offered_last_is_taken_first_mostly(offering: Offering) -> None
 
 
 def test_no_more_are_offered_than_there_are_cells(offering: Offering) -> None:
-    lent = [offering.slots.lend() for _ in range(OFFERS + 2)]
-    for slot in lent:
-        offering.slots.free(slot, PAGE, 1)
+    lent = offering.offered(OFFERS + 2)
     assert [offering.slots.lend() for _ in range(2)] == lent[: OFFERS - 1 : -1]
     assert {offering.offers.take() for _ in range(OFFERS + 1)} == {0, *lent[:OFFERS]}
 
@@ -394,10 +398,7 @@ def test_what_a_worker_that_has_ended_had_not_taken_is_lent_again(
     offering: Offering,
 ) -> None:
     slots = offering.slots
-    lent = [slots.lend() for _ in range(3)]
-    for slot in lent:
-        fill(slots.arena, slot, MB, 1)
-        slots.free(slot, MB, 1)
+    lent = offering.offered(3, MB)
     taken = offering.offers.take()
     slots.withdraw(0)  # another
     assert sum(slot > 0 for slot in offering.board.offers) == 2
@@ -432,10 +433,7 @@ def test_giant_slots_offered_to_a_worker_that_sleeps_are_called_back(
     offering: Offering,
 ) -> None:
     slots = offering.slots
-    giants = [slots.lend() for _ in range(3)]
-    for slot in giants:
-        fill(slots.arena, slot, 16 * MB, 1)
-        slots.free(slot, 16 * MB, 0)
+    offering.offered(3, 16 * MB, worker=0)
     for _ in range(300):
         slots.free(offering.written(), PAGE, 1)
     slots.recall()
@@ -458,13 +456,10 @@ def test_no_more_are_offered_than_may_be_spare(arena: Arena) -> None:
 def test_after_a_death_the_slot_offered_last_is_still_taken_first(
     offering: Offering,
 ) -> None:
-    lent = [offering.slots.lend() for _ in range(3)]
     for _ in range(2):
-        for slot in lent:
-            offering.slots.free(slot, PAGE, 1)
+        lent = offering.offered(3)
         assert [offering.offers.take() for _ in lent] == lent[::-1]
         offering.slots.withdraw(1)
-        lent = [offering.slots.lend() for _ in range(3)]
         offering.offers = Offers(offering.board, 1)
 
 
